@@ -1,0 +1,128 @@
+"""The norm of a gradient: one number over all tensors, in at least float32, left on the device."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["as_norm", "decayed", "global_norm", "on_host"]
+
+_LOW_PRECISION = (torch.float16, torch.bfloat16)
+_SIMPLE = {(torch.float32, torch.strided), (torch.float64, torch.strided)}
+# From this size on, on a CPU, a dot product takes half the time of torch's norm kernel, and a
+# fiftieth of its rounding error: that kernel adds a long float32 vector up in few partial sums.
+_LARGE = 32_768
+
+
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the L2 norm of all `gradients` together, as if they were one vector.
+
+    Args:
+        gradients: one or more tensors: dense or sparse (repeated indices are summed), real or
+            complex, of any precision, plain or `DTensor`.
+
+    Returns:
+        A plain 0-dim tensor on the first gradient's device: float64 if any gradient is float64 or
+        complex128, else float32. Where gradients are sharded it is the same on every rank, at the
+        cost of one all-reduce of a scalar for each kind of sharding among them.
+    """
+    if set(map(type, gradients)) == {Tensor}:
+        return _norm_of(_norms(gradients))
+    kinds: defaultdict[Any, list[Tensor]] = defaultdict(list)
+    for gradient in gradients:
+        kinds[_sharding(gradient)].append(gradient)
+    norms = _norms(kinds.pop(None, []))
+    norms += [_sharded_norm(members, *sharding) for sharding, members in kinds.items()]
+    return _norm_of(norms)
+
+
+def as_norm(grad_norm: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the norm that a caller gave as `grad_norm=`, as a plain 0-dim tensor.
+
+    Raises:
+        ValueError: if it is not one number, or is negative and can be read without waiting.
+    """
+    if hasattr(grad_norm, "full_tensor"):
+        grad_norm = grad_norm.full_tensor()
+    norm = torch.as_tensor(grad_norm, dtype=dtype, device=device).detach()
+    if norm.numel() != 1:
+        raise ValueError(f"`grad_norm` must be one number, got shape {tuple(norm.shape)}")
+    if on_host(norm) and norm.item() < 0:
+        raise ValueError(f"`grad_norm` must be >= 0, got {norm.item()!r}")
+    return norm.reshape(())
+
+
+def on_host(tensor: Tensor) -> bool:
+    """Whether the value of `tensor` can be read without waiting for a device."""
+    return tensor.is_cpu and not torch.compiler.is_compiling()
+
+
+def decayed(
+    gradient: Tensor, parameter: Tensor, weight_decay: float | Tensor, maximize: bool
+) -> Tensor:
+    """Return the gradient of the regularised objective: what weight decay makes of `gradient`."""
+    if gradient.is_sparse:
+        gradient = gradient.to_dense()
+    if gradient.dtype in _LOW_PRECISION:
+        gradient, parameter = gradient.float(), parameter.float()
+    return (-gradient if maximize else gradient) + weight_decay * parameter
+
+
+def _norm_of(norms: Sequence[Tensor]) -> Tensor:
+    if len(norms) == 1:
+        return norms[0]
+    if len({(norm.dtype, norm.device) for norm in norms}) > 1:
+        widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize)
+        norms = [norm.to(norms[0].device, widest) for norm in norms]
+    return torch.linalg.vector_norm(torch.stack(list(norms)))
+
+
+def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Norms of parts of `gradients`, each in at least float32."""
+    if {(g.dtype, g.layout) for g in gradients} <= _SIMPLE:
+        return _simple_norms(gradients)
+    gradients = [_dense_and_real(g) for g in gradients]
+    low = [g for g in gradients if g.dtype in _LOW_PRECISION]
+    norms = _simple_norms([g for g in gradients if g.dtype not in _LOW_PRECISION])
+    return norms + (list(torch._foreach_norm(low, 2, dtype=torch.float32)) if low else [])
+
+
+def _simple_norms(gradients: Sequence[Tensor]) -> list[Tensor]:
+    small = [g for g in gradients if not _has_fast_dot(g)]
+    norms = list(torch._foreach_norm(small)) if small else []
+    if len(small) < len(gradients):
+        vectors = [g.view(-1) for g in gradients if _has_fast_dot(g)]
+        norms += [vector.dot(vector).sqrt() for vector in vectors]
+    return norms
+
+
+def _has_fast_dot(gradient: Tensor) -> bool:
+    return gradient.numel() >= _LARGE and gradient.is_cpu and gradient.is_contiguous()
+
+
+def _dense_and_real(gradient: Tensor) -> Tensor:
+    if gradient.is_sparse:
+        gradient = gradient.coalesce().values()
+    return torch.view_as_real(gradient) if gradient.is_complex() else gradient
+
+
+def _sharding(gradient: Tensor) -> Any:
+    """The mesh and placements of a `DTensor`, whose import would cost every user its time."""
+    if not hasattr(gradient, "device_mesh"):
+        return None
+    return gradient.device_mesh, gradient.placements
+
+
+def _sharded_norm(gradients: Sequence[Any], mesh: Any, placements: Any) -> Tensor:
+    """The norm of `DTensor`s of one sharding: each rank's share squared, summed over the shards."""
+    from torch.distributed.tensor import DTensor, Partial, Replicate
+
+    if any(placement.is_partial() for placement in placements):  # not summed yet over its ranks
+        summed = [Replicate() if p.is_partial() else p for p in placements]
+        gradients = [gradient.redistribute(mesh, summed) for gradient in gradients]
+        placements = summed
+    square = _norm_of(_norms([gradient.to_local() for gradient in gradients])).square()
+    sum_over_shards = [Partial() if p.is_shard() else Replicate() for p in placements]
+    return DTensor.from_local(square, mesh, sum_over_shards).full_tensor().sqrt()

@@ -1,0 +1,315 @@
+"""The optimizer: torch.optim.SGD, whose rate the gradient norm scales."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import SGD
+from torch.optim.optimizer import ParamsT
+
+from zenith import core
+from zenith.core import ZenithState
+from zenith.torch._norm import as_norm, decayed, global_norm, on_host
+from zenith.torch._sgd import Batch, descend
+from zenith.torch._state import advance, dtype_for, restored, snapshot, tensors, unscaled
+
+__all__ = ["Zenith"]
+
+_FIELDS = tuple(f"zenith_{field}" for field in ZenithState._fields)  # keys of param_groups[0]
+
+
+class Zenith(SGD):
+    r"""SGD that lowers its own learning rate as the gradient norm falls.
+
+    .. math::
+        \eta_t = \mathrm{lr} \cdot \frac{\mu_t}{Z_t}, \qquad
+        \mu_t = \frac{1}{W} \sum_{k=0}^{W-1} \lVert g_{t-k} \rVert_2, \qquad
+        Z_t = \max(Z_{t-1}, \mu_t)
+
+    `mean` (:math:`\mu`) is the mean of the last `window` gradient norms and `zenith` (:math:`Z`)
+    the highest such mean so far. Until `window` norms are known this is `torch.optim.SGD`, bit for
+    bit; from then on the rate is at most `lr`, and `lr` wherever the mean is at its zenith.
+
+    `group["lr"]` stays the user's own and is never written, so that any `LRScheduler` composes:
+    ZENITH multiplies whatever it finds there. One norm is taken over all groups together, before
+    any clipping of its own, and the schedule costs no memory beyond `window` + 5 numbers.
+
+    Args:
+        params: parameters, named parameters or parameter groups, as for any torch optimizer.
+        lr: the initial learning rate, at once the highest that will be used; a float or a tensor.
+        window: how many gradient norms the mean is taken over.
+        momentum, dampening, weight_decay, nesterov, maximize, foreach, differentiable, fused: as
+            in `torch.optim.SGD`. On a GPU `fused=True` is the fastest form.
+        decay_in_norm: measure the norm of `grad + weight_decay * param`, the gradient of the
+            regularised loss, in place of `grad`. May be set for each group.
+        max_grad_norm: clip the gradients in place to this norm, as
+            `torch.nn.utils.clip_grad_norm_` does, after ZENITH has measured them. Clipping *before*
+            the step without telling it the norm (`grad_norm=`) hides from ZENITH what it lives on.
+        nonfinite: what to do with a gradient whose norm is NaN or infinite. `"skip"` leaves
+            parameters, momentum and schedule as they are and counts it in `zenith_state.skipped`;
+            `"propagate"` does so for the schedule alone and makes SGD's step.
+
+    Raises:
+        TypeError: if `window` is not an integer.
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> optimizer = Zenith(model.parameters(), lr=0.1, window=2)
+        >>> for shrinking in [1.0, 1.0, 0.5, 0.5]:
+        ...     optimizer.zero_grad()
+        ...     (shrinking * model(torch.ones(1, 2)).sum()).backward()
+        ...     optimizer.step()
+        ...     print([round(lr, 3) for lr in optimizer.get_last_lr()])
+        [0.1]
+        [0.1]
+        [0.075]
+        [0.05]
+
+    Source: Saha, "ZENITH: Automated Gradient Norm Informed Stochastic Optimization",
+    arXiv 2601.15212, equations 1 to 3 and Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.1,
+        *,
+        window: int = 500,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float | Tensor = 0.0,
+        nesterov: bool = False,
+        decay_in_norm: bool = False,
+        max_grad_norm: float | None = None,
+        nonfinite: str = "skip",
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        empty = core.init(window)
+        if nonfinite not in ("skip", "propagate"):
+            raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
+        if max_grad_norm is not None and not max_grad_norm > 0:
+            raise ValueError(f"`max_grad_norm` must be > 0 or None, got {max_grad_norm!r}")
+        if not isinstance(lr, Tensor) and not lr >= 0:
+            raise ValueError(f"Invalid learning rate: {lr!r}; `lr` must be >= 0")
+        super().__init__(
+            params,
+            lr=lr,
+            momentum=momentum,
+            dampening=dampening,
+            weight_decay=weight_decay,
+            nesterov=nesterov,
+            maximize=maximize,
+            foreach=foreach,
+            differentiable=differentiable,
+            fused=fused,
+        )
+        self.window = len(empty.norms)
+        self.nonfinite = nonfinite
+        self.max_grad_norm = max_grad_norm
+        self.defaults["decay_in_norm"] = decay_in_norm
+        for group in self.param_groups:
+            group.setdefault("decay_in_norm", decay_in_norm)
+        self._rates: list[float | Tensor] = []
+        self._state = tensors(empty, self._dtype, self._home())
+
+    @property
+    def zenith_state(self) -> ZenithState:
+        """A copy of the schedule's state, as plain tensors.
+
+        Set it to carry a run over: from another optimizer, or from another framework by
+        `zenith.from_dict`. A state of another window is refused with a ValueError.
+        """
+        return snapshot(self._state, self._dtype)
+
+    @zenith_state.setter
+    def zenith_state(self, state: ZenithState) -> None:
+        self._state = tensors(restored(state, self.window), self._dtype, self._home())
+
+    def get_last_lr(self) -> list[float]:
+        """Return the rate in force at the last step, `lr * scale`, one for each parameter group.
+
+        Before the first step, and for a group added since the last, it is the rate of a step at
+        the present scale.
+        """
+        scale = float(self._state.scale)
+        present = [float(group["lr"]) * scale for group in self.param_groups]
+        last = [float(rate) for rate in self._rates]
+        return last + present[len(last) :]
+
+    def step(  # type: ignore[override]  # torch's overloads know no keyword but `closure`
+        self,
+        closure: Callable[[], Any] | None = None,
+        *,
+        grad_norm: float | Tensor | None = None,
+    ) -> Any:
+        """Perform one step at the rate that this step's own gradient norm sets.
+
+        Args:
+            closure: reevaluates the model and returns the loss, as for any torch optimizer.
+            grad_norm: the L2 norm of the gradients over all parameters before clipping, if it is
+                known already: what `torch.nn.utils.clip_grad_norm_` returns. It is recorded as it
+                is given, and no norm is computed.
+
+        Returns:
+            What `closure` returned, or None.
+
+        Raises:
+            ValueError: if `grad_norm` is negative, is not one number, or comes with a `closure`.
+        """
+        if closure is not None and grad_norm is not None:
+            raise ValueError(
+                f"`grad_norm` must be None where `closure` computes the gradient, got {grad_norm!r}"
+            )
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        batches = [self._batch(group) for group in self.param_groups]
+        if any(batch.grads for batch in batches):
+            self._update(batches, grad_norm)
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the optimizer's state, the schedule's among it, as `torch.save` can write it."""
+        self._state = tensors(self._state, self._dtype, self._home())
+        return super().state_dict()
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, also in the middle of a run: the schedule goes on as it was."""
+        super().add_param_group(param_group)
+        self._dtype = dtype_for(p for group in self.param_groups for p in group["params"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in ("window", "nonfinite", "max_grad_norm")}
+        return super().__getstate__() | own
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Both unpickling and load_state_dict come through here, the latter with a copy whose
+        # tensors were neither cast nor moved. Whatever is refused is refused before any change.
+        window = state["window"] if "window" in state else self.window
+        group = state["param_groups"][0]
+        loaded = core.init(window)  # what a state_dict of torch.optim.SGD starts with
+        if any(field in group for field in _FIELDS):
+            loaded = restored(_state_in(group), window)
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
+        self._dtype = dtype_for(p for group in self.param_groups for p in group["params"])
+        self._rates = []
+        self._state = tensors(loaded, self._dtype, self._home())
+
+    def __repr__(self) -> str:
+        groups = self.param_groups
+        self.param_groups = [
+            {key: value for key, value in group.items() if key not in _FIELDS}
+            | {"window": self.window}
+            for group in groups
+        ]
+        try:
+            return super().__repr__()
+        finally:
+            self.param_groups = groups
+
+    # The schedule's state is kept in param_groups[0]: torch.distributed.checkpoint carries nothing
+    # else but the state of parameters, which would be cast to the parameters' own dtype.
+
+    @property
+    def _state(self) -> ZenithState:
+        return _state_in(self.param_groups[0])
+
+    @_state.setter
+    def _state(self, state: ZenithState) -> None:
+        self.param_groups[0].update(zip(_FIELDS, state, strict=True))
+
+    def _home(self) -> torch.device:
+        """Where the schedule's tensors belong: with the first parameter."""
+        device = next(p.device for group in self.param_groups for p in group["params"])
+        return torch.device("cpu") if device.type == "meta" else device
+
+    def _batch(self, group: dict[str, Any]) -> Batch:
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        momentum_buffers: list[Tensor | None] = []
+        has_sparse_grad = self._init_group(group, params, grads, momentum_buffers)
+        return Batch(group, params, grads, momentum_buffers, has_sparse_grad)
+
+    def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
+        with torch.no_grad():
+            norm, raw_norm = self._measure(batches, grad_norm)
+            self._state = state = advance(
+                self._state,
+                norm,
+                dtype=self._dtype,
+                rates=[batch.group["lr"] for batch in batches],
+                found_inf=getattr(self, "found_inf", None),
+            )
+            scale, keep = state.scale, self._keep(norm)
+            if isinstance(scale, Tensor) and _sparse_kernels_wait(batches):
+                scale, keep = scale.item(), bool(keep)
+            self._rates = [batch.group["lr"] * scale for batch in batches]
+            if keep is False:
+                return
+            if self.max_grad_norm is not None:
+                _clip([p for batch in batches for p in batch.params], self.max_grad_norm, raw_norm)
+        with torch.set_grad_enabled(self.defaults["differentiable"]):
+            for batch in batches:
+                self._descend(batch, scale, keep)
+
+    def _descend(self, batch: Batch, scale: float | Tensor, keep: bool | Tensor) -> None:
+        descend(batch, scale, keep, getattr(self, "grad_scale", None))
+        if batch.group["momentum"] != 0:
+            for param, buffer in zip(batch.params, batch.momentum_buffers, strict=True):
+                self.state[param]["momentum_buffer"] = buffer
+
+    def _measure(
+        self, batches: list[Batch], grad_norm: float | Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the norm for the schedule and the norm for clipping."""
+        grads = [grad for batch in batches for grad in batch.grads]
+        if grad_norm is not None:
+            norm = raw_norm = as_norm(grad_norm, self._dtype, grads[0].device)
+        elif not any(batch.group["decay_in_norm"] for batch in batches):
+            norm = raw_norm = global_norm(grads)
+        else:
+            norm = global_norm([g for batch in batches for g in self._regularised(batch)])
+            raw_norm = norm if self.max_grad_norm is None else global_norm(grads)
+        return unscaled(norm, self), unscaled(raw_norm, self)
+
+    def _regularised(self, batch: Batch) -> list[Tensor]:
+        """The gradients of the regularised loss, with a GradScaler's factor where they have one."""
+        decay = batch.group["weight_decay"]
+        if not batch.group["decay_in_norm"] or decay == 0:
+            return batch.grads
+        if (grad_scale := getattr(self, "grad_scale", None)) is not None:
+            decay = decay * grad_scale
+        pairs = zip(batch.grads, batch.params, strict=True)
+        return [decayed(g, p, decay, batch.group["maximize"]) for g, p in pairs]
+
+    def _keep(self, norm: Tensor) -> bool | Tensor:
+        """Whether to make the step: a bool where that is known without waiting for a device."""
+        keep: Any = norm < math.inf if self.nonfinite == "skip" else True
+        if (found_inf := getattr(self, "found_inf", None)) is not None:
+            keep = keep & (found_inf == 0)
+        return bool(keep) if on_host(norm) else keep
+
+
+def _state_in(group: dict[str, Any]) -> ZenithState:
+    return ZenithState(*(group[field] for field in _FIELDS))
+
+
+def _sparse_kernels_wait(batches: list[Batch]) -> bool:
+    sparse = any(batch.has_sparse_grad for batch in batches)
+    return sparse and not torch.compiler.is_compiling()
+
+
+def _clip(params: list[Tensor], max_norm: float, norm: Tensor) -> None:
+    """torch.nn.utils.clip_grad_norm_ by a norm that is known, and no pass where nothing is cut."""
+    if on_host(norm) and max_norm / (norm + 1e-6) >= 1:
+        return
+    torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)

@@ -1,0 +1,117 @@
+"""Where the schedule's state lives in torch, and the call that advances it there.
+
+On the CPU the state is kept as plain Python numbers between two steps, because an operation on a
+tensor costs microseconds there, and reading one costs nothing. On an accelerator, and inside
+`torch.compile`, it is kept as tensors, because reading one would make the host wait for the device.
+Both are advanced by the same `zenith.core.update`, and both are the same tensors in a checkpoint:
+the plain numbers are rounded to the state's dtype at every step.
+"""
+
+import ctypes
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zenith import core
+from zenith.core import ZenithState
+from zenith.torch._norm import on_host
+
+__all__ = ["advance", "dtype_for", "restored", "snapshot", "tensors", "unscaled"]
+
+
+def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
+    """The dtype of the state: float64 as soon as one parameter is, and never less than float32."""
+    wide = {torch.float64, torch.complex128}
+    return torch.float64 if any(p.dtype in wide for p in parameters) else torch.float32
+
+
+def unscaled(norm: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
+    """The norm without the factor that a `GradScaler` has put on a fused step's gradients."""
+    grad_scale = getattr(optimizer, "grad_scale", None)
+    return norm if grad_scale is None else norm / grad_scale.to(norm.device)
+
+
+def advance(
+    state: ZenithState,
+    norm: Tensor,
+    *,
+    dtype: torch.dtype,
+    rates: Iterable[float | Tensor],
+    found_inf: Tensor | None,
+) -> ZenithState:
+    """Return the state after a step whose gradient has the given norm.
+
+    The state is unchanged by a step that a `GradScaler` drops (`found_inf`), and by the phantom
+    step, of norm 0 and all `rates` 0, by which a checkpoint makes an optimizer fill its state.
+    """
+    idle: Any = _all_zero(rates)
+    if on_host(norm):
+        dropped = found_inf is not None and found_inf.item() > 0
+        phantom = idle and norm.item() == 0
+        return state if dropped or phantom else _advanced_on_host(state, norm.item(), dtype)
+
+    before = tensors(state, dtype, norm.device)
+    after = core.update(before, norm.to(dtype), torch)
+    if found_inf is not None:
+        after = _select(found_inf > 0, before, after)
+    if idle is not False:
+        after = _select((norm == 0) & idle, before, after)
+    return after
+
+
+def tensors(
+    state: ZenithState, dtype: torch.dtype, device: torch.device | None = None
+) -> ZenithState:
+    """Return the state as tensors; what is such a tensor already is taken as it is."""
+    count, skipped = (torch.as_tensor(n, device=device) for n in (state.count, state.skipped))
+    floats = (state.norms, state.mean, state.zenith, state.scale)
+    norms, mean, zenith, scale = (torch.as_tensor(x, dtype=dtype, device=device) for x in floats)
+    return ZenithState(norms, count, mean, zenith, scale, skipped)
+
+
+def snapshot(state: ZenithState, dtype: torch.dtype) -> ZenithState:
+    """Return a copy of the state as tensors, on the device where it lives."""
+    return ZenithState(*(field.detach().clone() for field in tensors(state, dtype)))
+
+
+def restored(state: ZenithState, window: int) -> ZenithState:
+    """Return a checked copy of a state of any framework, in plain numbers.
+
+    Raises:
+        ValueError: if the state is of another window, or holds an impossible value.
+    """
+    state = core.from_dict(core.to_dict(ZenithState(*state)))
+    if len(state.norms) != window:
+        raise ValueError(
+            f"`window` of the state must be that of this schedule, {window}, got {len(state.norms)}"
+        )
+    return state
+
+
+def _all_zero(rates: Iterable[float | Tensor]) -> bool | Tensor:
+    zero: bool | Tensor = True
+    for rate in rates:
+        zero = (rate == 0) & zero
+    return zero
+
+
+def _advanced_on_host(state: ZenithState, norm: float, dtype: torch.dtype) -> ZenithState:
+    state = core.update(_numbers(state), _rounded(norm, dtype))
+    mean, zenith, scale = (_rounded(x, dtype) for x in (state.mean, state.zenith, state.scale))
+    return state._replace(mean=mean, zenith=zenith, scale=scale)
+
+
+def _numbers(state: ZenithState) -> ZenithState:
+    if not isinstance(state.norms, Tensor):
+        return state
+    return ZenithState(tuple(state.norms.tolist()), *(value.item() for value in state[1:]))
+
+
+def _rounded(number: float, dtype: torch.dtype) -> float:
+    return ctypes.c_float(number).value if dtype is torch.float32 else number
+
+
+def _select(condition: Tensor, chosen: ZenithState, other: ZenithState) -> ZenithState:
+    return ZenithState(*(torch.where(condition, a, b) for a, b in zip(chosen, other, strict=True)))
