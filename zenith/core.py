@@ -39,7 +39,7 @@ class ZenithState(NamedTuple):
 
 
 class python:
-    """What `update` asks of an array library, for plain numbers: `where` picks, `maximum` is max."""
+    """What `update` asks of an array library, for plain Python numbers."""
 
     maximum = staticmethod(max)
 

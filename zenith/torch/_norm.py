@@ -76,7 +76,8 @@ def _norm_of(norms: Sequence[Tensor]) -> Tensor:
     if len({(norm.dtype, norm.device) for norm in norms}) > 1:
         widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize)
         norms = [norm.to(norms[0].device, widest) for norm in norms]
-    return torch.linalg.vector_norm(torch.stack(list(norms)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    return norm
 
 
 def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -112,7 +113,7 @@ def _sharding(gradient: Tensor) -> Any:
     """The mesh and placements of a `DTensor`, whose import would cost every user its time."""
     if not hasattr(gradient, "device_mesh"):
         return None
-    return gradient.device_mesh, gradient.placements
+    return gradient.device_mesh, gradient.placements  # type: ignore[attr-defined]
 
 
 def _sharded_norm(gradients: Sequence[Any], mesh: Any, placements: Any) -> Tensor:

@@ -137,12 +137,12 @@ class Zenith(SGD):
         Before the first step, and for a group added since the last, it is the rate of a step at
         the present scale.
         """
-        scale = float(self._state.scale)
-        present = [float(group["lr"]) * scale for group in self.param_groups]
-        last = [float(rate) for rate in self._rates]
+        scale = _number(self._state.scale)
+        present = [_number(group["lr"]) * scale for group in self.param_groups]
+        last = [_number(rate) for rate in self._rates]
         return last + present[len(last) :]
 
-    def step(  # type: ignore[override]  # torch's overloads know no keyword but `closure`
+    def step(
         self,
         closure: Callable[[], Any] | None = None,
         *,
@@ -192,12 +192,12 @@ class Zenith(SGD):
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Both unpickling and load_state_dict come through here, the latter with a copy whose
         # tensors were neither cast nor moved. Whatever is refused is refused before any change.
-        window = state["window"] if "window" in state else self.window
+        window = state["window"] if "window" in state else self.window  # noqa: SIM401
         group = state["param_groups"][0]
         loaded = core.init(window)  # what a state_dict of torch.optim.SGD starts with
         if any(field in group for field in _FIELDS):
             loaded = restored(_state_in(group), window)
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         for group in self.param_groups:
             group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
         self._dtype = dtype_for(p for group in self.param_groups for p in group["params"])
@@ -236,7 +236,9 @@ class Zenith(SGD):
         params: list[Tensor] = []
         grads: list[Tensor] = []
         momentum_buffers: list[Tensor | None] = []
-        has_sparse_grad = self._init_group(group, params, grads, momentum_buffers)
+        has_sparse_grad = self._init_group(  # type: ignore[no-untyped-call]
+            group, params, grads, momentum_buffers
+        )
         return Batch(group, params, grads, momentum_buffers, has_sparse_grad)
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
@@ -250,18 +252,19 @@ class Zenith(SGD):
                 found_inf=getattr(self, "found_inf", None),
             )
             scale, keep = state.scale, self._keep(norm)
-            if isinstance(scale, Tensor) and _sparse_kernels_wait(batches):
-                scale, keep = scale.item(), bool(keep)
-            self._rates = [batch.group["lr"] * scale for batch in batches]
+            if on_host(norm) or _sparse_kernels_wait(batches):
+                scale, keep = float(scale), bool(keep)
+            # In place, since a compiled step loses an attribute of an optimizer that it sets anew.
+            self._rates[:] = [batch.group["lr"] * scale for batch in batches]
             if keep is False:
                 return
             if self.max_grad_norm is not None:
                 _clip([p for batch in batches for p in batch.params], self.max_grad_norm, raw_norm)
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             for batch in batches:
-                self._descend(batch, scale, keep)
+                self._descend(batch, scale, keep if isinstance(keep, Tensor) else None)
 
-    def _descend(self, batch: Batch, scale: float | Tensor, keep: bool | Tensor) -> None:
+    def _descend(self, batch: Batch, scale: float | Tensor, keep: Tensor | None) -> None:
         descend(batch, scale, keep, getattr(self, "grad_scale", None))
         if batch.group["momentum"] != 0:
             for param, buffer in zip(batch.params, batch.momentum_buffers, strict=True):
@@ -292,15 +295,18 @@ class Zenith(SGD):
         return [decayed(g, p, decay, batch.group["maximize"]) for g, p in pairs]
 
     def _keep(self, norm: Tensor) -> bool | Tensor:
-        """Whether to make the step: a bool where that is known without waiting for a device."""
-        keep: Any = norm < math.inf if self.nonfinite == "skip" else True
-        if (found_inf := getattr(self, "found_inf", None)) is not None:
-            keep = keep & (found_inf == 0)
-        return bool(keep) if on_host(norm) else keep
+        """Whether this step may change the parameters."""
+        keep = norm < math.inf if self.nonfinite == "skip" else True
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
+        return keep if found_inf is None else (found_inf == 0) & keep
 
 
 def _state_in(group: dict[str, Any]) -> ZenithState:
     return ZenithState(*(group[field] for field in _FIELDS))
+
+
+def _number(value: float | Tensor) -> float:
+    return value.item() if isinstance(value, Tensor) else float(value)
 
 
 def _sparse_kernels_wait(batches: list[Batch]) -> bool:

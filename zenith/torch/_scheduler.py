@@ -158,7 +158,7 @@ class ZenithLR(LRScheduler):
         self._write_rates(before)
 
     def _write_rates(self, before: ZenithState) -> None:
-        """Set every rate, unless the step left the schedule alone: it may have a rate of its own."""
+        """Set every rate, unless the step has left the schedule alone: it has a rate of its own."""
         scale = self._state.scale
         observed: Any = self._state is not before
         if isinstance(scale, Tensor):
@@ -170,10 +170,7 @@ class ZenithLR(LRScheduler):
                 rate = torch.where(observed, rate, group["lr"])
             elif not observed:
                 return
-            if isinstance(group["lr"], Tensor):
-                group["lr"].copy_(torch.as_tensor(rate))
-            else:
-                group["lr"] = float(rate)
+            _set_lr(group, rate)
 
     def _adopt_groups(self) -> None:
         """Take in the parameter groups that were added since the last step."""
@@ -183,6 +180,13 @@ class ZenithLR(LRScheduler):
         for group in groups[len(self.base_lrs) :]:
             self.base_lrs.append(group.setdefault("initial_lr", _copy(group["lr"])))
         self._dtype = dtype_for(p for group in groups for p in group["params"])
+
+
+def _set_lr(group: dict[str, Any], rate: float | Tensor) -> None:
+    if isinstance(group["lr"], Tensor):
+        group["lr"].fill_(rate.squeeze() if isinstance(rate, Tensor) else rate)
+    else:
+        group["lr"] = float(rate)
 
 
 _NOT_SAVED = ("optimizer", "_hook", "_state", "_dtype")

@@ -1,13 +1,16 @@
 """The step of torch.optim.SGD at a rate that the schedule scales, on the host or on the device."""
 
 from collections import defaultdict
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
 __all__ = ["Batch", "descend"]
+
+Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]  # what the foreach functions take
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -18,42 +21,44 @@ class Batch(NamedTuple):
     group: dict[str, Any]
     params: list[Tensor]
     grads: list[Tensor]
-    momentum_buffers: list[Tensor | None]  # None before a parameter's first step
+    momentum_buffers: list[Tensor | None]  # None before a first step; empty without momentum
     has_sparse_grad: bool
 
 
 def descend(
-    batch: Batch, scale: float | Tensor, keep: bool | Tensor, grad_scale: Tensor | None = None
+    batch: Batch, scale: float | Tensor, keep: Tensor | None, grad_scale: Tensor | None = None
 ) -> None:
     """Make SGD's step at the rate `group["lr"] * scale` and fill in the momentum buffers.
 
     Args:
         batch: what to update.
         scale: the factor on the rate; as a 0-dim tensor it is never read.
-        keep: whether to make the step at all: True, or a 0-dim bool tensor that is never read.
-            Where it is False, parameters and buffers stay as they are, whatever the gradients hold.
+        keep: 0-dim bool tensor, never read: where False, parameters and buffers stay as they are,
+            whatever the gradients hold. None makes the step unconditionally.
         grad_scale: the factor that a `GradScaler` has put on the gradients of a fused step.
     """
     if not isinstance(scale, Tensor):
-        return _sgd(batch, batch.group["lr"] * scale, grad_scale=grad_scale)
-    step = _fused_on_device if batch.group["fused"] else _on_device
+        _sgd(batch, batch.group["lr"] * scale, grad_scale)
+        return
+    # torch.compile breaks its graph at torch's fused kernel, and fuses the other form by itself.
+    fused = batch.group["fused"] and not torch.compiler.is_compiling()
+    step = _fused_on_device if fused else _on_device
+    buffers = batch.momentum_buffers
     for indices in _by_device(batch.params):
         part = batch._replace(
             params=[batch.params[i] for i in indices],
             grads=[batch.grads[i] for i in indices],
-            momentum_buffers=[batch.momentum_buffers[i] for i in indices],
+            momentum_buffers=[buffers[i] for i in indices] if buffers else [],
         )
         device = part.params[0].device
-        step(part, scale.to(device), keep if keep is True else keep.to(device), grad_scale)
-        for i, buffer in zip(indices, part.momentum_buffers, strict=True):
-            batch.momentum_buffers[i] = buffer
-    return None
+        step(part, scale.to(device), None if keep is None else keep.to(device), grad_scale)
+        for i, buffer in zip(indices, part.momentum_buffers, strict=False):
+            buffers[i] = buffer
 
 
 def _sgd(
     batch: Batch,
-    rate: float | Tensor,
-    *,
+    rate: Any,
     grad_scale: Tensor | None,
     found_inf: Tensor | None = None,
 ) -> None:
@@ -77,20 +82,22 @@ def _sgd(
 
 
 def _fused_on_device(
-    batch: Batch, scale: Tensor, keep: bool | Tensor, grad_scale: Tensor | None
+    batch: Batch, scale: Tensor, keep: Tensor | None, grad_scale: Tensor | None
 ) -> None:
-    fresh = [buffer is None for buffer in batch.momentum_buffers]
-    found_inf = None if keep is True else (~keep).float()
+    fresh = [i for i, buffer in enumerate(batch.momentum_buffers) if buffer is None]
+    found_inf = None if keep is None else (~keep).float()
     rate = (batch.group["lr"] * scale).float()  # the only dtype that the fused kernel reads
-    _sgd(batch, rate, grad_scale=grad_scale, found_inf=found_inf)
-    if keep is True or batch.group["momentum"] == 0:
+    _sgd(batch, rate, grad_scale, found_inf)
+    if keep is None or batch.group["momentum"] == 0:
         return
-    for buffer, is_fresh in zip(batch.momentum_buffers, fresh, strict=True):
-        if is_fresh:  # the kernel leaves it uninitialised where the first step is dropped
-            buffer.copy_(torch.where(keep, buffer, 0))
+    for i in fresh:  # the kernel leaves them uninitialised where the first step is dropped
+        buffer = cast(Tensor, batch.momentum_buffers[i])
+        buffer.copy_(torch.where(keep, buffer, 0))
 
 
-def _on_device(batch: Batch, scale: Tensor, keep: bool | Tensor, grad_scale: None) -> None:
+def _on_device(
+    batch: Batch, scale: Tensor, keep: Tensor | None, grad_scale: Tensor | None
+) -> None:
     """The foreach and for-loop forms, whose rate torch.optim.sgd would read back to the host.
 
     There the rate is a number of the host that scales the direction inside a kernel. Here `scale`
@@ -99,6 +106,8 @@ def _on_device(batch: Batch, scale: Tensor, keep: bool | Tensor, grad_scale: Non
     """
     group = batch.group
     params, grads = _local(batch.params), _local(batch.grads)
+    if grad_scale is not None:
+        grads = torch._foreach_div(grads, grad_scale)
     if group["maximize"]:
         grads = torch._foreach_neg(grads)
     if group["weight_decay"] != 0:
@@ -107,13 +116,13 @@ def _on_device(batch: Batch, scale: Tensor, keep: bool | Tensor, grad_scale: Non
 
     lr = group["lr"]
     rate, alpha = (lr.squeeze() * scale, -1.0) if isinstance(lr, Tensor) else (scale, -lr)
-    steps = torch._foreach_mul([_widened(direction) for direction in directions], rate)
-    if keep is not True:
+    steps: Tensors = torch._foreach_mul([_widened(d) for d in directions], rate)
+    if keep is not None:
         steps = [torch.where(keep, step, 0) for step in steps]
     torch._foreach_add_(params, steps, alpha=alpha)
 
 
-def _momentum(batch: Batch, grads: list[Tensor], keep: bool | Tensor) -> list[Tensor]:
+def _momentum(batch: Batch, grads: Tensors, keep: Tensor | None) -> Tensors:
     """Advance the momentum buffers and return the directions of the step."""
     fresh = [buffer is None for buffer in batch.momentum_buffers]
     for i, is_fresh in enumerate(fresh):
@@ -122,11 +131,11 @@ def _momentum(batch: Batch, grads: list[Tensor], keep: bool | Tensor) -> list[Te
     buffers = _local(batch.momentum_buffers)
 
     momentum = batch.group["momentum"]
-    directions = torch._foreach_mul(buffers, momentum)
+    directions: Tensors = torch._foreach_mul(buffers, momentum)
     torch._foreach_add_(directions, grads, alpha=1 - batch.group["dampening"])
     directions = [g if new else d for g, d, new in zip(grads, directions, fresh, strict=True)]
     kept = directions
-    if keep is not True:
+    if keep is not None:
         kept = [torch.where(keep, d, b) for d, b in zip(directions, buffers, strict=True)]
     torch._foreach_copy_(buffers, kept)
     if batch.group["nesterov"]:
@@ -134,14 +143,14 @@ def _momentum(batch: Batch, grads: list[Tensor], keep: bool | Tensor) -> list[Te
     return directions
 
 
-def _by_device(tensors: list[Tensor]) -> list[list[int]]:
+def _by_device(tensors: Tensors) -> list[list[int]]:
     indices = defaultdict(list)
     for i, tensor in enumerate(tensors):
         indices[tensor.device].append(i)
     return list(indices.values())
 
 
-def _local(tensors: list[Any]) -> list[Tensor]:
+def _local(tensors: Sequence[Any]) -> Tensors:
     """Each rank's own part of a DTensor: what SGD does to an element depends on no other."""
     return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
 

@@ -27,6 +27,20 @@ def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
     return torch.float64 if any(p.dtype in wide for p in parameters) else torch.float32
 
 
+class _TorchOn:
+    """The library `torch`, making its new tensors on one device."""
+
+    where = staticmethod(torch.where)
+    maximum = staticmethod(torch.maximum)
+    sum = staticmethod(torch.sum)
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def arange(self, end: int) -> Tensor:
+        return torch.arange(end, device=self.device)
+
+
 def unscaled(norm: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     """The norm without the factor that a `GradScaler` has put on a fused step's gradients."""
     grad_scale = getattr(optimizer, "grad_scale", None)
@@ -53,7 +67,7 @@ def advance(
         return state if dropped or phantom else _advanced_on_host(state, norm.item(), dtype)
 
     before = tensors(state, dtype, norm.device)
-    after = core.update(before, norm.to(dtype), torch)
+    after = core.update(before, norm.to(dtype), _TorchOn(norm.device))
     if found_inf is not None:
         after = _select(found_inf > 0, before, after)
     if idle is not False:

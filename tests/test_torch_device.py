@@ -1,0 +1,357 @@
+"""Where the norm is on a device: no read-back, the same numbers, one compiled graph."""
+
+import copy
+import math
+
+import pytest
+import torch
+from _reference import scales
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import zenith
+from zenith.torch import Zenith, ZenithLR, _norm, _optimizer, _state
+
+SHAPES = [(4, 3), (5,), ()]
+FORMS = {"default": {}, "for-loop": {"foreach": False}, "foreach": {"foreach": True}}
+OPTIONS = {
+    "plain": {},
+    "propagate": {"nonfinite": "propagate"},
+    "momentum": {"momentum": 0.9, "dampening": 0.5},
+    "nesterov": {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "decay_in_norm": True},
+    "maximize": {"maximize": True, "weight_decay": 0.1, "momentum": 0.9},
+    "clipped": {"max_grad_norm": 1.0},
+}
+
+
+def parameters(seed=0, dtype=torch.float32, device="cpu"):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.nn.Parameter(torch.randn(s, generator=generator).to(device, dtype)) for s in SHAPES
+    ]
+
+
+def set_gradients(params, step, size=1.0):
+    generator = torch.Generator().manual_seed(1000 + step)
+    for param in params:
+        gradient = torch.randn(param.shape, generator=generator) * size
+        param.grad = gradient.to(param.device, param.dtype)
+
+
+@pytest.fixture
+def as_on_a_device(monkeypatch):
+    """Make zenith treat tensors of the CPU as it treats those of a GPU: as unreadable."""
+    for module in (_norm, _optimizer, _state):
+        monkeypatch.setattr(module, "on_host", lambda tensor: False)
+
+
+# --- fake CUDA tensors raise on any read that depends on data ---------------------------------
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("lr", ["float", "tensor"])
+def test_no_read_of_a_cuda_tensor(form, options, lr):
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.randn(shape, device="cuda")) for shape in SHAPES]
+        optimizer = Zenith(params, lr=0.1, window=2, **FORMS[form], **OPTIONS[options])
+        if lr == "tensor":  # set here, since SGD's constructor compares it with 0
+            optimizer.param_groups[0]["lr"] = torch.tensor(0.1, device="cuda")
+        for _ in range(4):
+            for param in params:
+                param.grad = torch.randn_like(param)
+            optimizer.step()
+        values = zenith.metrics(optimizer.zenith_state)
+        optimizer.state_dict()
+    assert {value.device.type for value in values.values()} == {"cuda"}
+
+
+def test_no_read_with_a_known_norm_with_an_lr_of_0_and_with_low_precision():
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.randn(3, device="cuda", dtype=torch.bfloat16))]
+        optimizer = Zenith(params, lr=0.0, window=2, momentum=0.9)
+        for norm in (torch.tensor(1.0, device="cuda"), 2.0, None):
+            params[0].grad = torch.randn_like(params[0])
+            optimizer.step(grad_norm=norm)
+        assert optimizer.zenith_state.norms.dtype == torch.float32
+
+
+def test_parameters_on_two_devices_make_one_norm():
+    with FakeTensorMode():
+        devices = ["cuda:0", "cuda:1"]
+        params = [torch.nn.Parameter(torch.randn(3, device=device)) for device in devices]
+        optimizer = Zenith(params, window=2, momentum=0.9)
+        for param in params:
+            param.grad = torch.randn_like(param)
+        optimizer.step()
+        buffers = [optimizer.state[param]["momentum_buffer"].device for param in params]
+    assert [str(device) for device in buffers] == devices
+
+
+def test_no_read_by_zenith_lr_where_lr_is_a_tensor_on_the_device():
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.randn(3, device="cuda"))]
+        optimizer = torch.optim.SGD(params, lr=0.1)
+        optimizer.param_groups[0]["lr"] = torch.tensor(0.1, device="cuda")
+        # SGD's own for-loop reads a tensor lr, so the hook is called alone
+        scheduler = ZenithLR(optimizer, window=2)
+        for _ in range(3):
+            params[0].grad = torch.randn_like(params[0])
+            scheduler._observe(None)
+        assert scheduler.get_last_lr()[0].device.type == "cuda"
+
+
+# --- the same numbers as on the host ----------------------------------------------------------
+
+
+def run(optimizer, params, steps, bad=(), gradients=set_gradients):
+    rates = []
+    for step in range(steps):
+        gradients(params, step, 1 / (1 + step))
+        if step in bad:
+            params[1].grad[2] = math.nan
+        optimizer.step()
+        rates.append(optimizer.get_last_lr()[0])
+    return rates
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_the_device_form_is_sgd_to_the_last_bit_while_the_window_fills(
+    as_on_a_device, form, options
+):
+    ours, theirs = parameters(), parameters()
+    kwargs = FORMS[form] | OPTIONS[options]
+    optimizer = Zenith(ours, lr=0.1, window=9, **kwargs)
+    for name in ("nonfinite", "decay_in_norm", "max_grad_norm"):
+        kwargs.pop(name, None)
+    sgd = torch.optim.SGD(theirs, lr=0.1, **kwargs)
+    for step in range(6):
+        for params, opt in ((ours, optimizer), (theirs, sgd)):
+            set_gradients(params, step)
+            if options == "clipped" and opt is sgd:
+                torch.nn.utils.clip_grad_norm_(params, 1.0)
+            opt.step()
+        for a, b in zip(ours, theirs, strict=True):
+            assert torch.equal(a, b)
+    assert isinstance(optimizer.param_groups[0]["zenith_norms"], torch.Tensor)
+
+
+@pytest.mark.parametrize("form", [*FORMS, "fused"])
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("lr", ["float", "tensor"])
+def test_the_device_form_and_the_host_form_agree(form, options, lr, request):
+    kwargs = (FORMS | {"fused": {"fused": True}})[form] | OPTIONS[options]
+    rate = torch.tensor(0.1) if lr == "tensor" else 0.1
+    host, device = parameters(), parameters()
+    expected = run(Zenith(host, lr=rate, window=3, **kwargs), host, 12)
+    request.getfixturevalue("as_on_a_device")
+    rates = run(Zenith(device, lr=rate, window=3, **kwargs), device, 12)
+    assert rates == pytest.approx(expected, rel=1e-6)
+    assert rates[-1] < 0.05
+    for a, b in zip(host, device, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("form", [*FORMS, "fused"])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("bad", [0, 1, 5])
+def test_skip_without_a_read_leaves_everything_bit_for_bit(as_on_a_device, form, momentum, bad):
+    kwargs = (FORMS | {"fused": {"fused": True}})[form]
+    params, clean = parameters(), parameters()
+    optimizer = Zenith(params, lr=0.1, window=3, momentum=momentum, **kwargs)
+    run(optimizer, params, bad)
+    before = copy.deepcopy(params), optimizer.zenith_state
+    buffers = {i: optimizer.state[p]["momentum_buffer"].clone() for i, p in enumerate(params)
+               if "momentum_buffer" in optimizer.state[p]}  # fmt: skip
+    set_gradients(params, bad)
+    params[0].grad[0, 0] = math.inf
+    params[2].grad.fill_(math.nan)
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before[0], params, strict=True))
+    for i, param in enumerate(params):
+        if momentum:
+            expected = buffers.get(i, torch.zeros_like(param))
+            assert torch.equal(optimizer.state[param]["momentum_buffer"], expected)
+    after = optimizer.zenith_state
+    expected = before[1]._replace(skipped=before[1].skipped + 1)
+    assert all(torch.equal(a, b) for a, b in zip(after, expected, strict=True))
+
+    # and goes on as if the step had never been
+    never = Zenith(clean, lr=0.1, window=3, momentum=momentum, **kwargs)
+    run(never, clean, bad)
+    for param_list, opt in ((params, optimizer), (clean, never)):
+        set_gradients(param_list, 99)
+        opt.step()
+    assert all(torch.equal(a, b) for a, b in zip(params, clean, strict=True))
+
+
+def test_propagate_without_a_read_makes_sgds_step(as_on_a_device):
+    params, twins = parameters(), parameters()
+    optimizer = Zenith(params, lr=0.1, nonfinite="propagate", foreach=True)
+    sgd = torch.optim.SGD(twins, lr=0.1, foreach=True)
+    for own, opt in ((params, optimizer), (twins, sgd)):
+        set_gradients(own, 0)
+        own[0].grad[0, 0] = math.nan
+        opt.step()
+    for a, b in zip(params, twins, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    assert params[0][0, 0].isnan()
+
+
+def test_the_scale_is_not_rounded_to_the_precision_of_bfloat16_parameters(as_on_a_device):
+    """4.99 / 7 has 8 bits too few in bfloat16: 358 times it would come out 0.1 % off."""
+    weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
+    optimizer = Zenith([weight], lr=1.0, window=1)
+    weight.grad = torch.tensor([358.0], dtype=torch.bfloat16)
+    optimizer.step(grad_norm=7.0)
+    with torch.no_grad():
+        weight.zero_()
+    weight.grad = torch.tensor([358.0], dtype=torch.bfloat16)
+    optimizer.step(grad_norm=4.99)
+    exact = torch.tensor([358.0]) * torch.tensor(4.99 / 7.0)
+    assert weight.item() == -exact.to(torch.bfloat16).item()
+
+
+def test_a_phantom_step_and_a_dropped_step_change_no_field(as_on_a_device):
+    params = parameters()
+    optimizer = Zenith(params, lr=0.1, window=2, fused=True)
+    run(optimizer, params, 3)
+    before = optimizer.zenith_state
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    for param in params:
+        param.grad = torch.zeros_like(param)
+    optimizer.step()
+    optimizer.param_groups[0]["lr"] = 0.1
+    copies = copy.deepcopy(params)
+    set_gradients(params, 7)
+    optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(1.0)
+    optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, optimizer.zenith_state, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(copies, params, strict=True))
+    optimizer.found_inf = torch.tensor(0.0)
+    set_gradients(params, 7)
+    optimizer.step()
+    norm = math.sqrt(sum((p.grad.double() ** 2).sum() for p in params))
+    # the fused kernel has unscaled the gradients in place, so this is the unscaled norm
+    last = zenith.metrics(optimizer.zenith_state)["grad_norm"]
+    assert last.item() == pytest.approx(norm, rel=1e-6)
+
+
+def test_zenith_lr_agrees_and_writes_nothing_at_a_phantom_step(as_on_a_device):
+    weight = torch.nn.Parameter(torch.tensor([1.0]))
+    optimizer = torch.optim.SGD([weight], lr=torch.tensor(1.0))
+    scheduler = ZenithLR(optimizer, window=2)
+    norms, rates = [4.0, 2.0, 1.0, 0.5], []
+    for norm in norms:
+        weight.grad = torch.tensor([norm])
+        optimizer.step()
+        rates.append(scheduler.get_last_lr()[0].item())
+    assert rates == pytest.approx(scales(norms, 2), rel=1e-6)
+    before = scheduler.zenith_state
+    kept, optimizer.param_groups[0]["lr"] = optimizer.param_groups[0]["lr"], torch.tensor(0.0)
+    weight.grad = torch.zeros(1)
+    optimizer.step()
+    assert optimizer.param_groups[0]["lr"].item() == 0.0
+    optimizer.param_groups[0]["lr"] = kept
+    assert all(torch.equal(a, b) for a, b in zip(before, scheduler.zenith_state, strict=True))
+
+
+# --- torch.compile ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiler():
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    yield torch._dynamo.utils.counters["stats"]
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("backend", ["inductor", "aot_eager"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1, "foreach": True},
+        {"max_grad_norm": 1.0},
+        {"fused": True, "momentum": 0.9},
+        {"lr": torch.tensor(0.1), "momentum": 0.9},
+    ],
+    ids=["plain", "foreach", "clipped", "fused", "tensor lr"],
+)
+def test_one_graph_without_a_break_and_no_recompilation_as_the_rate_moves(
+    compiler, backend, options
+):
+    eager, compiled = parameters(), parameters()
+    options = {"lr": 0.1, "window": 3} | options
+    expected = run(Zenith(eager, **copy.deepcopy(options)), eager, 12)
+    optimizer = Zenith(compiled, **options)
+    set_gradients(compiled, 0)
+    step = torch.compile(optimizer.step, fullgraph=True, backend=backend)
+    rates, graphs = [], []
+    for i in range(12):
+        set_gradients(compiled, i, 1 / (1 + i))
+        step()
+        rates.append(optimizer.get_last_lr()[0])
+        graphs.append(compiler["unique_graphs"])
+    assert rates == pytest.approx(expected, rel=1e-5)
+    assert len(set(rates)) > 8
+    for a, b in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    # as for torch.optim.SGD: the first momentum step, which makes the buffers, is a graph of its own
+    assert graphs[2:] == [graphs[1]] * 10
+    assert graphs[-1] <= 2
+
+
+def test_compiled_step_in_float64_keeps_every_write(compiler):
+    """AOTAutograd drops in-place writes to a 0-dim float64 CPU tensor; ours are rebound."""
+    params = parameters(dtype=torch.float64)
+    twins = parameters(dtype=torch.float64)
+    optimizer, eager = Zenith(params, window=2), Zenith(twins, window=2)
+    set_gradients(params, 0)
+    step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+    for i in range(6):
+        for own in (params, twins):
+            set_gradients(own, i)
+        step()
+        eager.step()
+    for ours, theirs in zip(optimizer.zenith_state, eager.zenith_state, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=0)
+
+
+def test_compiled_step_skips_a_non_finite_gradient(compiler):
+    params = parameters()
+    optimizer = Zenith(params, window=2, momentum=0.9)
+    set_gradients(params, 0)
+    step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+    for i in range(3):
+        set_gradients(params, i)
+        step()
+    before = copy.deepcopy(params)
+    buffers = [optimizer.state[p]["momentum_buffer"].clone() for p in params]
+    set_gradients(params, 3)
+    params[1].grad[0] = math.nan
+    step()
+    assert all(torch.equal(a, b) for a, b in zip(before, params, strict=True))
+    assert all(
+        torch.equal(b, optimizer.state[p]["momentum_buffer"])
+        for b, p in zip(buffers, params, strict=True)
+    )
+    assert optimizer.zenith_state.skipped == 1
+    assert optimizer.zenith_state.count == 3
+
+
+def test_eager_and_compiled_steps_may_alternate(compiler):
+    params, twins = parameters(), parameters()
+    optimizer, eager = Zenith(params, window=3), Zenith(twins, window=3)
+    set_gradients(params, 0)
+    step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+    rates = []
+    for i in range(12):
+        for own in (params, twins):
+            set_gradients(own, i, 1 / (1 + i))
+        (step if i % 4 < 2 else optimizer.step)()
+        eager.step()
+        rates.append((optimizer.get_last_lr()[0], eager.get_last_lr()[0]))
+    assert [a for a, _ in rates] == pytest.approx([b for _, b in rates], rel=1e-6)
