@@ -13,7 +13,7 @@ _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _SIMPLE = {(torch.float32, torch.strided), (torch.float64, torch.strided)}
 # From this size on, on a CPU, a dot product takes half the time of torch's norm kernel, and a
 # fiftieth of its rounding error: that kernel adds a long float32 vector up in few partial sums.
-_LARGE = 32_768
+_LARGE = 65_536
 
 
 def global_norm(gradients: Sequence[Tensor]) -> Tensor:
@@ -70,37 +70,37 @@ def decayed(
     return (-gradient if maximize else gradient) + weight_decay * parameter
 
 
-def _norm_of(norms: Sequence[Tensor]) -> Tensor:
+def _norm_of(norms: list[Tensor]) -> Tensor:
     if len(norms) == 1:
         return norms[0]
-    if len({(norm.dtype, norm.device) for norm in norms}) > 1:
-        widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize)
-        norms = [norm.to(norms[0].device, widest) for norm in norms]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(list(norms)))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return norm
 
 
 def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
-    """Norms of parts of `gradients`, each in at least float32."""
-    if {(g.dtype, g.layout) for g in gradients} <= _SIMPLE:
+    """Norms of parts of `gradients`, in at least float32 and on the first one's device."""
+    kinds = {(g.dtype, g.layout, g.device) for g in gradients}
+    if len(kinds) == 1 and kinds.pop()[:2] in _SIMPLE:
         return _simple_norms(gradients)
     gradients = [_dense_and_real(g) for g in gradients]
-    low = [g for g in gradients if g.dtype in _LOW_PRECISION]
     norms = _simple_norms([g for g in gradients if g.dtype not in _LOW_PRECISION])
-    return norms + (list(torch._foreach_norm(low, 2, dtype=torch.float32)) if low else [])
+    if low := [g for g in gradients if g.dtype in _LOW_PRECISION]:
+        norms += torch._foreach_norm(low, 2, dtype=torch.float32)
+    widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize, default=None)
+    return [norm.to(gradients[0].device, widest) for norm in norms]
 
 
 def _simple_norms(gradients: Sequence[Tensor]) -> list[Tensor]:
-    small = [g for g in gradients if not _has_fast_dot(g)]
+    small = [g for g in gradients if g.numel() < _LARGE or not _has_fast_dot(g)]
     norms = list(torch._foreach_norm(small)) if small else []
     if len(small) < len(gradients):
-        vectors = [g.view(-1) for g in gradients if _has_fast_dot(g)]
-        norms += [vector.dot(vector).sqrt() for vector in vectors]
+        large = [g for g in gradients if g.numel() >= _LARGE and _has_fast_dot(g)]
+        norms += [vector.dot(vector).sqrt() for vector in (g.view(-1) for g in large)]
     return norms
 
 
 def _has_fast_dot(gradient: Tensor) -> bool:
-    return gradient.numel() >= _LARGE and gradient.is_cpu and gradient.is_contiguous()
+    return gradient.is_cpu and gradient.is_contiguous()
 
 
 def _dense_and_real(gradient: Tensor) -> Tensor:

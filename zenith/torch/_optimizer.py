@@ -13,7 +13,15 @@ from zenith import core
 from zenith.core import ZenithState
 from zenith.torch._norm import as_norm, decayed, global_norm, on_host
 from zenith.torch._sgd import Batch, descend
-from zenith.torch._state import advance, dtype_for, restored, snapshot, tensors, unscaled
+from zenith.torch._state import (
+    advance,
+    dtype_for,
+    read_on_host,
+    restored,
+    snapshot,
+    tensors,
+    unscaled,
+)
 
 __all__ = ["Zenith"]
 
@@ -243,7 +251,8 @@ class Zenith(SGD):
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
         with torch.no_grad():
-            norm, raw_norm = self._measure(batches, grad_norm)
+            measured, raw_norm = self._measure(batches, grad_norm)
+            norm = read_on_host(measured)
             self._state = state = advance(
                 self._state,
                 norm,
@@ -252,7 +261,7 @@ class Zenith(SGD):
                 found_inf=getattr(self, "found_inf", None),
             )
             scale, keep = state.scale, self._keep(norm)
-            if on_host(norm) or _sparse_kernels_wait(batches):
+            if not isinstance(norm, Tensor) or _sparse_kernels_wait(batches):
                 scale, keep = float(scale), bool(keep)
             # In place, since a compiled step loses an attribute of an optimizer that it sets anew.
             self._rates[:] = [batch.group["lr"] * scale for batch in batches]
@@ -294,7 +303,7 @@ class Zenith(SGD):
         pairs = zip(batch.grads, batch.params, strict=True)
         return [decayed(g, p, decay, batch.group["maximize"]) for g, p in pairs]
 
-    def _keep(self, norm: Tensor) -> bool | Tensor:
+    def _keep(self, norm: float | Tensor) -> bool | Tensor:
         """Whether this step may change the parameters."""
         keep = norm < math.inf if self.nonfinite == "skip" else True
         found_inf: Tensor | None = getattr(self, "found_inf", None)

@@ -11,7 +11,15 @@ from zenith import core
 from zenith.core import ZenithState
 from zenith.torch._norm import as_norm, global_norm
 from zenith.torch._optimizer import Zenith
-from zenith.torch._state import advance, dtype_for, restored, snapshot, tensors, unscaled
+from zenith.torch._state import (
+    advance,
+    dtype_for,
+    read_on_host,
+    restored,
+    snapshot,
+    tensors,
+    unscaled,
+)
 
 __all__ = ["ZenithLR"]
 
@@ -150,7 +158,7 @@ class ZenithLR(LRScheduler):
         before = self._state
         self._state = advance(
             before,
-            unscaled(norm, self.optimizer),
+            read_on_host(unscaled(norm, self.optimizer)),
             dtype=self._dtype,
             rates=[group["lr"] for group in groups],
             found_inf=getattr(self.optimizer, "found_inf", None),

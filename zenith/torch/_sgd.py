@@ -95,9 +95,7 @@ def _fused_on_device(
         buffer.copy_(torch.where(keep, buffer, 0))
 
 
-def _on_device(
-    batch: Batch, scale: Tensor, keep: Tensor | None, grad_scale: Tensor | None
-) -> None:
+def _on_device(batch: Batch, scale: Tensor, keep: Tensor | None, grad_scale: Tensor | None) -> None:
     """The foreach and for-loop forms, whose rate torch.optim.sgd would read back to the host.
 
     There the rate is a number of the host that scales the direction inside a kernel. Here `scale`

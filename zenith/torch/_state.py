@@ -18,7 +18,7 @@ from zenith import core
 from zenith.core import ZenithState
 from zenith.torch._norm import on_host
 
-__all__ = ["advance", "dtype_for", "restored", "snapshot", "tensors", "unscaled"]
+__all__ = ["advance", "dtype_for", "read_on_host", "restored", "snapshot", "tensors", "unscaled"]
 
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -47,24 +47,29 @@ def unscaled(norm: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
     return norm if grad_scale is None else norm / grad_scale.to(norm.device)
 
 
+def read_on_host(value: Tensor) -> float | Tensor:
+    """The number itself where reading it waits for no device, and else the tensor."""
+    return value.item() if on_host(value) else value
+
+
 def advance(
     state: ZenithState,
-    norm: Tensor,
+    norm: float | Tensor,
     *,
     dtype: torch.dtype,
     rates: Iterable[float | Tensor],
     found_inf: Tensor | None,
 ) -> ZenithState:
-    """Return the state after a step whose gradient has the given norm.
+    """Return the state after a step whose gradient has the given norm, a number or a tensor.
 
     The state is unchanged by a step that a `GradScaler` drops (`found_inf`), and by the phantom
     step, of norm 0 and all `rates` 0, by which a checkpoint makes an optimizer fill its state.
     """
     idle: Any = _all_zero(rates)
-    if on_host(norm):
+    if not isinstance(norm, Tensor):
         dropped = found_inf is not None and found_inf.item() > 0
-        phantom = idle and norm.item() == 0
-        return state if dropped or phantom else _advanced_on_host(state, norm.item(), dtype)
+        phantom = norm == 0 and idle
+        return state if dropped or phantom else _advanced_on_host(state, norm, dtype)
 
     before = tensors(state, dtype, norm.device)
     after = core.update(before, norm.to(dtype), _TorchOn(norm.device))
