@@ -9,7 +9,7 @@ from _reference import scales
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import zenith
-from zenith.torch import Zenith, ZenithLR, _norm, _optimizer, _state
+from zenith.torch import Zenith, ZenithLR, _norm, _optimizer
 
 SHAPES = [(4, 3), (5,), ()]
 FORMS = {"default": {}, "for-loop": {"foreach": False}, "foreach": {"foreach": True}}
@@ -40,7 +40,7 @@ def set_gradients(params, step, size=1.0):
 @pytest.fixture
 def as_on_a_device(monkeypatch):
     """Make zenith treat tensors of the CPU as it treats those of a GPU: as unreadable."""
-    for module in (_norm, _optimizer, _state):
+    for module in (_norm, _optimizer):
         monkeypatch.setattr(module, "on_host", lambda tensor: False)
 
 

@@ -60,13 +60,13 @@ def init(window: int = 500) -> ZenithState:
 
     Example:
         >>> init(window=3)
-        ZenithState(norms=(0.0, 0.0, 0.0), count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
+        ZenithState(norms=[0.0, 0.0, 0.0], count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
     """
     if isinstance(window, bool) or not isinstance(window, Integral):
         raise TypeError(f"`window` must be an integer >= 1, got {window!r}")
     if window < 1:
         raise ValueError(f"`window` must be an integer >= 1, got {window!r}")
-    return ZenithState((0.0,) * int(window), count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
+    return ZenithState([0.0] * int(window), count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
 
 
 def update(state: ZenithState, norm: Any, xp: Any = python) -> ZenithState:
@@ -157,7 +157,7 @@ def from_dict(document: Mapping[str, Any]) -> ZenithState:
     _check_fields(document)
     floats = {name: _float(name, document[name]) for name in ("mean", "zenith", "scale")}
     counts = {name: _count(name, document[name]) for name in ("count", "skipped")}
-    norms = tuple(_float("norms", norm) for norm in _sequence(document["norms"]))
+    norms = [_float("norms", norm) for norm in _sequence(document["norms"])]
     if floats["scale"] > 1:
         raise ValueError(f"`scale` must be at most 1, got {floats['scale']!r}")
     if floats["mean"] > floats["zenith"]:
@@ -176,7 +176,10 @@ def _push(state: ZenithState, norm: Any, accepted: Any, xp: Any) -> Any:
     """The ring with `norm` in place of its oldest entry."""
     slot = state.count % _window(state)
     if xp is python:
-        return (*state.norms[:slot], norm, *state.norms[slot + 1 :]) if accepted else state.norms
+        norms = state.norms[:]
+        if accepted:
+            norms[slot] = norm
+        return norms
     # A `where` over the slots needs no scatter, which every library spells in its own way.
     return xp.where(accepted & (xp.arange(_window(state)) == slot), norm, state.norms)
 
@@ -191,7 +194,7 @@ def _mean(norms: Any, xp: Any) -> Any:
 
 def _python(value: Any) -> Any:
     """The value of any framework's array as a plain Python number or a list of them."""
-    if isinstance(value, tuple):
+    if isinstance(value, list | tuple):
         return list(value)
     if not hasattr(value, "tolist") and hasattr(value, "numpy"):
         value = value.numpy()  # a TensorFlow tensor

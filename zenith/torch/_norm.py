@@ -1,5 +1,6 @@
-"""The norm of a gradient: one number over all tensors, in at least float32, left on the device."""
+"""The norm of a gradient over all of its tensors together, in at least float32."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["as_norm", "decayed", "global_norm", "on_host"]
+__all__ = [
+    "as_norm",
+    "decayed",
+    "norm_of",
+    "norm_or_number",
+    "on_host",
+    "partial_norms",
+    "unscaled",
+]
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _SIMPLE = {(torch.float32, torch.strided), (torch.float64, torch.strided)}
@@ -16,26 +25,38 @@ _SIMPLE = {(torch.float32, torch.strided), (torch.float64, torch.strided)}
 _LARGE = 65_536
 
 
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
-    """Return the L2 norm of all `gradients` together, as if they were one vector.
+def partial_norms(gradients: Sequence[Tensor]) -> list[Tensor]:
+    """Return norms whose own norm is that of all `gradients` together, as if they were one vector.
 
     Args:
         gradients: one or more tensors: dense or sparse (repeated indices are summed), real or
             complex, of any precision, plain or `DTensor`.
 
     Returns:
-        A plain 0-dim tensor on the first gradient's device: float64 if any gradient is float64 or
-        complex128, else float32. Where gradients are sharded it is the same on every rank, at the
-        cost of one all-reduce of a scalar for each kind of sharding among them.
+        Plain 0-dim tensors on the first gradient's device, in at least float32. Where gradients
+        are sharded they are the same on every rank, at the cost of one all-reduce of a scalar for
+        each kind of sharding.
     """
     if set(map(type, gradients)) == {Tensor}:
-        return _norm_of(_norms(gradients))
+        return _norms(gradients)
     kinds: defaultdict[Any, list[Tensor]] = defaultdict(list)
     for gradient in gradients:
         kinds[_sharding(gradient)].append(gradient)
     norms = _norms(kinds.pop(None, []))
-    norms += [_sharded_norm(members, *sharding) for sharding, members in kinds.items()]
-    return _norm_of(norms)
+    return norms + [_sharded_norm(members, *kind) for kind, members in kinds.items()]
+
+
+def norm_of(norms: list[Tensor]) -> Tensor:
+    """Return the norm of 0-dim tensors, as a 0-dim tensor on their device."""
+    if len(norms) == 1:
+        return norms[0]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
+
+
+def norm_or_number(norms: list[Tensor]) -> float | Tensor:
+    """Return the norm of 0-dim tensors as a number where it can be read without waiting."""
+    return math.hypot(*map(Tensor.item, norms)) if on_host(norms[0]) else norm_of(norms)
 
 
 def as_norm(grad_norm: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -59,6 +80,12 @@ def on_host(tensor: Tensor) -> bool:
     return tensor.is_cpu and not torch.compiler.is_compiling()
 
 
+def unscaled(norms: list[Tensor], optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the norms without the factor that a `GradScaler` has put on a fused step."""
+    grad_scale = getattr(optimizer, "grad_scale", None)
+    return norms if grad_scale is None else [norm / grad_scale.to(norm.device) for norm in norms]
+
+
 def decayed(
     gradient: Tensor, parameter: Tensor, weight_decay: float | Tensor, maximize: bool
 ) -> Tensor:
@@ -68,13 +95,6 @@ def decayed(
     if gradient.dtype in _LOW_PRECISION:
         gradient, parameter = gradient.float(), parameter.float()
     return (-gradient if maximize else gradient) + weight_decay * parameter
-
-
-def _norm_of(norms: list[Tensor]) -> Tensor:
-    if len(norms) == 1:
-        return norms[0]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
-    return norm
 
 
 def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
@@ -91,16 +111,18 @@ def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _simple_norms(gradients: Sequence[Tensor]) -> list[Tensor]:
-    small = [g for g in gradients if g.numel() < _LARGE or not _has_fast_dot(g)]
-    norms = list(torch._foreach_norm(small)) if small else []
-    if len(small) < len(gradients):
-        large = [g for g in gradients if g.numel() >= _LARGE and _has_fast_dot(g)]
-        norms += [vector.dot(vector).sqrt() for vector in (g.view(-1) for g in large)]
-    return norms
+    if not gradients:
+        return []
+    if not any([g.numel() >= _LARGE for g in gradients]):  # noqa: C419 - a list is faster
+        return list(torch._foreach_norm(list(gradients)))
+    vectors = [g.view(-1) for g in gradients if _has_fast_dot(g)]
+    others = [g for g in gradients if not _has_fast_dot(g)]
+    norms = [vector.dot(vector).sqrt() for vector in vectors]
+    return norms + list(torch._foreach_norm(others) if others else [])
 
 
 def _has_fast_dot(gradient: Tensor) -> bool:
-    return gradient.is_cpu and gradient.is_contiguous()
+    return gradient.numel() >= _LARGE and gradient.is_cpu and gradient.is_contiguous()
 
 
 def _dense_and_real(gradient: Tensor) -> Tensor:
@@ -124,6 +146,6 @@ def _sharded_norm(gradients: Sequence[Any], mesh: Any, placements: Any) -> Tenso
         summed = [Replicate() if p.is_partial() else p for p in placements]
         gradients = [gradient.redistribute(mesh, summed) for gradient in gradients]
         placements = summed
-    square = _norm_of(_norms([gradient.to_local() for gradient in gradients])).square()
+    square = norm_of(_norms([gradient.to_local() for gradient in gradients])).square()
     sum_over_shards = [Partial() if p.is_shard() else Replicate() for p in placements]
     return DTensor.from_local(square, mesh, sum_over_shards).full_tensor().sqrt()

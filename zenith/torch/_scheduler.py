@@ -9,17 +9,9 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.torch._norm import as_norm, global_norm
+from zenith.torch._norm import as_norm, norm_or_number, partial_norms, unscaled
 from zenith.torch._optimizer import Zenith
-from zenith.torch._state import (
-    advance,
-    dtype_for,
-    read_on_host,
-    restored,
-    snapshot,
-    tensors,
-    unscaled,
-)
+from zenith.torch._state import advance, dtype_for, restored, snapshot, tensors
 
 __all__ = ["ZenithLR"]
 
@@ -152,13 +144,13 @@ class ZenithLR(LRScheduler):
         if not grads:
             return
         if grad_norm is None:
-            norm = global_norm(grads)
+            norms = partial_norms(grads)
         else:
-            norm = as_norm(grad_norm, self._dtype, grads[0].device)
+            norms = [as_norm(grad_norm, self._dtype, grads[0].device)]
         before = self._state
         self._state = advance(
             before,
-            read_on_host(unscaled(norm, self.optimizer)),
+            norm_or_number(unscaled(norms, self.optimizer)),
             dtype=self._dtype,
             rates=[group["lr"] for group in groups],
             found_inf=getattr(self.optimizer, "found_inf", None),

@@ -7,7 +7,7 @@ Both are advanced by the same `zenith.core.update`, and both are the same tensor
 the plain numbers are rounded to the state's dtype at every step.
 """
 
-import ctypes
+from array import array
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,9 +16,8 @@ from torch import Tensor
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.torch._norm import on_host
 
-__all__ = ["advance", "dtype_for", "read_on_host", "restored", "snapshot", "tensors", "unscaled"]
+__all__ = ["advance", "dtype_for", "restored", "snapshot", "tensors"]
 
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -41,17 +40,6 @@ class _TorchOn:
         return torch.arange(end, device=self.device)
 
 
-def unscaled(norm: Tensor, optimizer: torch.optim.Optimizer) -> Tensor:
-    """The norm without the factor that a `GradScaler` has put on a fused step's gradients."""
-    grad_scale = getattr(optimizer, "grad_scale", None)
-    return norm if grad_scale is None else norm / grad_scale.to(norm.device)
-
-
-def read_on_host(value: Tensor) -> float | Tensor:
-    """The number itself where reading it waits for no device, and else the tensor."""
-    return value.item() if on_host(value) else value
-
-
 def advance(
     state: ZenithState,
     norm: float | Tensor,
@@ -65,17 +53,16 @@ def advance(
     The state is unchanged by a step that a `GradScaler` drops (`found_inf`), and by the phantom
     step, of norm 0 and all `rates` 0, by which a checkpoint makes an optimizer fill its state.
     """
-    idle: Any = _all_zero(rates)
     if not isinstance(norm, Tensor):
         dropped = found_inf is not None and found_inf.item() > 0
-        phantom = norm == 0 and idle
+        phantom = norm == 0 and _all_zero(rates)
         return state if dropped or phantom else _advanced_on_host(state, norm, dtype)
 
     before = tensors(state, dtype, norm.device)
     after = core.update(before, norm.to(dtype), _TorchOn(norm.device))
     if found_inf is not None:
         after = _select(found_inf > 0, before, after)
-    if idle is not False:
+    if (idle := _all_zero(rates)) is not False:
         after = _select((norm == 0) & idle, before, after)
     return after
 
@@ -109,7 +96,7 @@ def restored(state: ZenithState, window: int) -> ZenithState:
     return state
 
 
-def _all_zero(rates: Iterable[float | Tensor]) -> bool | Tensor:
+def _all_zero(rates: Iterable[float | Tensor]) -> Any:
     zero: bool | Tensor = True
     for rate in rates:
         zero = (rate == 0) & zero
@@ -117,19 +104,15 @@ def _all_zero(rates: Iterable[float | Tensor]) -> bool | Tensor:
 
 
 def _advanced_on_host(state: ZenithState, norm: float, dtype: torch.dtype) -> ZenithState:
-    state = core.update(_numbers(state), _rounded(norm, dtype))
-    mean, zenith, scale = (_rounded(x, dtype) for x in (state.mean, state.zenith, state.scale))
-    return state._replace(mean=mean, zenith=zenith, scale=scale)
+    if isinstance(state.norms, Tensor):
+        state = ZenithState(*(field.tolist() for field in tensors(state, dtype)))
+    state = core.update(state, *_rounded(dtype, norm))
+    mean, zenith, scale = _rounded(dtype, state.mean, state.zenith, state.scale)
+    return ZenithState(state.norms, state.count, mean, zenith, scale, state.skipped)
 
 
-def _numbers(state: ZenithState) -> ZenithState:
-    if not isinstance(state.norms, Tensor):
-        return state
-    return ZenithState(tuple(state.norms.tolist()), *(value.item() for value in state[1:]))
-
-
-def _rounded(number: float, dtype: torch.dtype) -> float:
-    return ctypes.c_float(number).value if dtype is torch.float32 else number
+def _rounded(dtype: torch.dtype, *numbers: float) -> Iterable[float]:
+    return array("f", numbers) if dtype is torch.float32 else numbers
 
 
 def _select(condition: Tensor, chosen: ZenithState, other: ZenithState) -> ZenithState:

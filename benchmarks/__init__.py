@@ -1,0 +1,1 @@
+"""Measurements of the package's cost; not shipped in the wheel."""
