@@ -1,0 +1,70 @@
+"""The command `zenith`: whatever a user can get wrong ends in one line on stderr and exit code 2.
+
+What the commands do is in `zenith.demo`, which needs the extra of the same name. It is imported
+here only when the command runs, so that a plain install can still say what is missing.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+__all__ = ["main"]
+
+FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # 128 + the number of the signal, as in a shell
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; by default those of the process.
+
+    Returns:
+        0 when all went well, 2 after a mistake that stderr names in one line, 130 after Ctrl-C.
+    """
+    _never_fail_to_print()
+    try:
+        code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()
+        return code
+    except ModuleNotFoundError as error:
+        return _fail(_missing_extra(error))
+    except KeyboardInterrupt:
+        print("zenith: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Python flushes stdout once more as it exits, and would complain about the closed pipe.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _run(argv: list[str]) -> int:
+    from zenith.demo.commands import UsageError, app
+    from zenith.demo.errors import UserError
+
+    try:
+        job = app(argv, prog_name="zenith", standalone_mode=False)
+        return job() if callable(job) else int(job or 0)
+    except UserError as error:
+        return _fail(str(error))
+    except UsageError as error:
+        return _fail(error.format_message())
+
+
+def _fail(message: str) -> int:
+    print("zenith: error:", " ".join(message.split()), file=sys.stderr)
+    return FAILED
+
+
+def _missing_extra(error: ModuleNotFoundError) -> str:
+    if error.name and error.name.partition(".")[0] == "zenith":
+        raise error  # a fault of ours, which no extra puts right
+    return f'{error}: run  pip install "zenith-optim[demo]"'
+
+
+def _never_fail_to_print() -> None:
+    """Let a terminal without, say, the sign ± show an escape in its place."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
