@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-TIMEOUT = 30  # seconds that a rank waits for another
+TIMEOUT = 60  # seconds that a rank waits for another
 LIFETIME = 240  # seconds after which a group is ended, whatever it does
 
 _NO_TRAFFIC = ("wait_tensor", "_wrap_tensor_autograd")

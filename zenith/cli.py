@@ -58,9 +58,10 @@ def _fail(message: str) -> int:
 
 
 def _missing_extra(error: ModuleNotFoundError) -> str:
-    if error.name and error.name.partition(".")[0] == "zenith":
+    missing = (error.name or "").partition(".")[0]
+    if missing in ("", "zenith"):
         raise error  # a fault of ours, which no extra puts right
-    return f'{error}: run  pip install "zenith-optim[demo]"'
+    return f'{missing} is not installed: pip install "zenith-optim[demo]"'
 
 
 def _never_fail_to_print() -> None:

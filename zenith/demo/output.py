@@ -32,10 +32,10 @@ def recording(folder: Path) -> Iterator[Callable[[Record], None]]:
     The records have a partial name, and an earlier run stays as it was, until `keep` is called.
 
     Raises:
-        UserError: naming the file, if it cannot be written.
+        UserError: naming the folder or the file, if it cannot be written.
     """
     partial = folder / (RECORDS + PARTIAL)
-    with _explained(f"{partial}: cannot be written"):
+    with _explained(f"`--out` must be a folder to write to, got {folder}"):
         stream = partial.open("w", encoding="utf-8", newline="\n")
 
     def write(record: Record) -> None:
@@ -43,8 +43,11 @@ def recording(folder: Path) -> Iterator[Callable[[Record], None]]:
             stream.write(to_line(record))
             stream.flush()
 
-    with stream:
+    try:
         yield write
+    finally:
+        with _explained(f"{partial}: cannot be written"):
+            stream.close()
 
 
 def keep(folder: Path) -> None:

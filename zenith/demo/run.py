@@ -1,6 +1,8 @@
 """One run of `zenith demo`, from the options to the table."""
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from zenith.demo.data import Data, load
 from zenith.demo.model import network
 from zenith.demo.records import FORMAT, Record
 from zenith.demo.report import report
-from zenith.demo.settings import Plan, Settings, plan
+from zenith.demo.settings import DATA, Plan, Settings, plan
 from zenith.demo.terminal import interruptible, say, track
 from zenith.demo.train import train
 
@@ -40,7 +42,7 @@ def run(settings: Settings, data_dir: Path, out: Path) -> int:
             f"warning: `--window` {settings.window} is longer than the run of {length.steps} "
             "steps, so ZENITH will be SGD at a constant rate"
         )
-    with interruptible() as stopped:
+    with interruptible() as stopped, threads(DATA[settings.data].threads):
         finished = False
         with output.recording(out) as write:
             write(header(settings, length, data))
@@ -58,6 +60,17 @@ def run(settings: Settings, data_dir: Path, out: Path) -> int:
         say(f"interrupted; what was finished is kept in {out}")
         return INTERRUPTED
     return DONE
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def header(settings: Settings, length: Plan, data: Data) -> Record:

@@ -15,13 +15,21 @@ LARGEST_WINDOW = 1_000_000  # far beyond any run here; above it, the ring would 
 
 
 class Defaults(NamedTuple):
-    """A size of run that suits some data: 3,000 to 5,000 steps for each optimizer."""
+    """What suits some data: a run of 3,000 to 5,000 steps, and threads (None: as many as cores).
+
+    A step on a few images of 8 x 8 is so short that a second thread costs more than it brings, and
+    many times more on a machine that has something else to do.
+    """
 
     epochs: int
     batch_size: int
+    threads: int | None
 
 
-DATA = {"digits": Defaults(epochs=36, batch_size=16), "fashion-mnist": Defaults(10, 128)}
+DATA = {
+    "digits": Defaults(epochs=36, batch_size=16, threads=1),
+    "fashion-mnist": Defaults(epochs=10, batch_size=128, threads=None),
+}
 
 
 @dataclass(frozen=True)

@@ -132,20 +132,29 @@ def _dense_and_real(gradient: Tensor) -> Tensor:
 
 
 def _sharding(gradient: Tensor) -> Any:
-    """The mesh and placements of a `DTensor`, whose import would cost every user its time."""
+    """The mesh of a `DTensor`, and along which of its dimensions every rank has the whole."""
     if not hasattr(gradient, "device_mesh"):
         return None
-    return gradient.device_mesh, gradient.placements  # type: ignore[attr-defined]
+    placements: Any = gradient.placements  # type: ignore[attr-defined]
+    return gradient.device_mesh, tuple(p.is_replicate() or p.is_partial() for p in placements)
 
 
-def _sharded_norm(gradients: Sequence[Any], mesh: Any, placements: Any) -> Tensor:
+def _sharded_norm(gradients: Sequence[Any], mesh: Any, whole: Sequence[bool]) -> Tensor:
     """The norm of `DTensor`s of one sharding: each rank's share squared, summed over the shards."""
     from torch.distributed.tensor import DTensor, Partial, Replicate
 
-    if any(placement.is_partial() for placement in placements):  # not summed yet over its ranks
-        summed = [Replicate() if p.is_partial() else p for p in placements]
-        gradients = [gradient.redistribute(mesh, summed) for gradient in gradients]
-        placements = summed
-    square = norm_of(_norms([gradient.to_local() for gradient in gradients])).square()
-    sum_over_shards = [Partial() if p.is_shard() else Replicate() for p in placements]
+    shares = [_summed(gradient).to_local() for gradient in gradients]
+    square = norm_of(_norms(shares)).square()
+    sum_over_shards = [Replicate() if all_of_it else Partial() for all_of_it in whole]
     return DTensor.from_local(square, mesh, sum_over_shards).full_tensor().sqrt()
+
+
+def _summed(gradient: Any) -> Any:
+    """A `DTensor` whose `Partial` placements, not summed yet over their ranks, are resolved."""
+    from torch.distributed.tensor import Replicate
+
+    if not any(p.is_partial() for p in gradient.placements):
+        return gradient
+    return gradient.redistribute(
+        placements=[Replicate() if p.is_partial() else p for p in gradient.placements]
+    )

@@ -21,7 +21,7 @@ from zenith.torch._norm import (
     unscaled,
 )
 from zenith.torch._sgd import Batch, descend
-from zenith.torch._state import advance, dtype_for, restored, snapshot, tensors
+from zenith.torch._state import advance, dtype_for, is_ignored, restored, snapshot, tensors
 
 __all__ = ["Zenith"]
 
@@ -187,7 +187,23 @@ class Zenith(SGD):
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, the schedule's among it, as `torch.save` can write it."""
         self._state = tensors(self._state, self._dtype, self._home())
+        # torch.distributed.checkpoint wants an entry for every parameter as soon as there is one
+        # for any; but on a fresh optimizer none at all, or it would not fill in the momentum.
+        if self.state or not any(group["momentum"] for group in self.param_groups):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    self.state[p]
         return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` of a Zenith of the same window, or of an SGD, returned.
+
+        Raises:
+            ValueError: if the schedule in it is of another window or impossible; then nothing has
+                changed.
+        """
+        # torch.distributed.checkpoint drops "state" where it is empty: without momentum.
+        super().load_state_dict({"state": {}, **state_dict})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, also in the middle of a run: the schedule goes on as it was."""
@@ -205,6 +221,8 @@ class Zenith(SGD):
         group = state["param_groups"][0]
         loaded = core.init(window)  # what a state_dict of torch.optim.SGD starts with
         if any(field in group for field in _FIELDS):
+            if missing := [field for field in _FIELDS if field not in group]:
+                raise ValueError(f"the state_dict of a Zenith lacks {', '.join(missing)}")
             loaded = restored(_state_in(group), window)
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for group in self.param_groups:
@@ -253,18 +271,17 @@ class Zenith(SGD):
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
         norms, raw_norms = self._measure(batches, grad_norm)
         norm = norm_or_number(norms)
-        self._state = state = advance(
-            self._state,
-            norm,
-            dtype=self._dtype,
-            rates=[batch.group["lr"] for batch in batches],
-            found_inf=getattr(self, "found_inf", None),
-        )
+        raw_norm = norm if raw_norms is norms else norm_or_number(raw_norms)
+        found_inf = getattr(self, "found_inf", None)
+        ignored = is_ignored(raw_norm, [batch.group["lr"] for batch in batches], found_inf)
+        before = self._state
+        self._state = state = advance(before, norm, ignored, self._dtype)
         scale, keep = state.scale, self._keep(norm)
         if not isinstance(norm, Tensor) or _sparse_kernels_wait(batches):
             scale, keep = float(scale), bool(keep)
-        # In place, since a compiled step loses an attribute of an optimizer that it sets anew.
-        self._rates[:] = [batch.group["lr"] * scale for batch in batches]
+        if ignored is not True:
+            # In place, since a compiled step loses an attribute that it sets anew.
+            self._rates[:] = [batch.group["lr"] * scale for batch in batches]
         if keep is False:
             return
         if self.max_grad_norm is not None:
@@ -283,16 +300,16 @@ class Zenith(SGD):
     def _measure(
         self, batches: list[Batch], grad_norm: float | Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the norms whose norm is for the schedule, and those whose norm is for clipping."""
+        """Return the norms whose norm is the schedule's, and those whose norm is the gradient's."""
         grads = [grad for batch in batches for grad in batch.grads]
         if grad_norm is not None:
-            norms = raw_norms = [as_norm(grad_norm, self._dtype, grads[0].device)]
-        elif not any(batch.group["decay_in_norm"] for batch in batches):
-            norms = raw_norms = partial_norms(grads)
-        else:
-            norms = partial_norms([g for batch in batches for g in self._regularised(batch)])
-            raw_norms = norms if self.max_grad_norm is None else partial_norms(grads)
-        return unscaled(norms, self), unscaled(raw_norms, self)
+            raw_norms = unscaled([as_norm(grad_norm, self._dtype, grads[0].device)], self)
+            return raw_norms, raw_norms
+        raw_norms = unscaled(partial_norms(grads), self)
+        if not any(batch.group["decay_in_norm"] for batch in batches):
+            return raw_norms, raw_norms
+        regularised = [g for batch in batches for g in self._regularised(batch)]
+        return unscaled(partial_norms(regularised), self), raw_norms
 
     def _regularised(self, batch: Batch) -> list[Tensor]:
         """The gradients of the regularised loss, with a GradScaler's factor where they have one."""
@@ -328,4 +345,6 @@ def _clip(params: list[Tensor], max_norm: float, norm: Tensor) -> None:
     """torch.nn.utils.clip_grad_norm_ by a norm that is known, and no pass where nothing is cut."""
     if on_host(norm) and max_norm / (norm + 1e-6) >= 1:
         return
-    torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm)
+    # The foreach form refuses DTensors of several meshes, and a mixture of DTensor and Tensor.
+    foreach = False if any(hasattr(p.grad, "device_mesh") for p in params) else None
+    torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm, foreach=foreach)

@@ -11,7 +11,7 @@ from zenith import core
 from zenith.core import ZenithState
 from zenith.torch._norm import as_norm, norm_or_number, partial_norms, unscaled
 from zenith.torch._optimizer import Zenith
-from zenith.torch._state import advance, dtype_for, restored, snapshot, tensors
+from zenith.torch._state import advance, dtype_for, is_ignored, restored, snapshot, tensors
 
 __all__ = ["ZenithLR"]
 
@@ -147,29 +147,18 @@ class ZenithLR(LRScheduler):
             norms = partial_norms(grads)
         else:
             norms = [as_norm(grad_norm, self._dtype, grads[0].device)]
-        before = self._state
-        self._state = advance(
-            before,
-            norm_or_number(unscaled(norms, self.optimizer)),
-            dtype=self._dtype,
-            rates=[group["lr"] for group in groups],
-            found_inf=getattr(self.optimizer, "found_inf", None),
-        )
-        self._write_rates(before)
+        norm = norm_or_number(unscaled(norms, self.optimizer))
+        found_inf = getattr(self.optimizer, "found_inf", None)
+        ignored = is_ignored(norm, [group["lr"] for group in groups], found_inf)
+        self._state = advance(self._state, norm, ignored, self._dtype)
+        if ignored is not True:
+            self._write_rates(ignored)
 
-    def _write_rates(self, before: ZenithState) -> None:
-        """Set every rate, unless the step has left the schedule alone: it has a rate of its own."""
-        scale = self._state.scale
-        observed: Any = self._state is not before
-        if isinstance(scale, Tensor):
-            before = tensors(before, self._dtype, scale.device)
-            observed = self._state.count + self._state.skipped != before.count + before.skipped
+    def _write_rates(self, ignored: bool | Tensor) -> None:
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            rate = base_lr * scale
-            if isinstance(observed, Tensor):
-                rate = torch.where(observed, rate, group["lr"])
-            elif not observed:
-                return
+            rate = base_lr * self._state.scale
+            if isinstance(ignored, Tensor):
+                rate = torch.where(ignored, group["lr"], rate)
             _set_lr(group, rate)
 
     def _adopt_groups(self) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from zenith import core
 from zenith.core import ZenithState
 
-__all__ = ["advance", "dtype_for", "restored", "snapshot", "tensors"]
+__all__ = ["advance", "dtype_for", "is_ignored", "restored", "snapshot", "tensors"]
 
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -40,31 +40,32 @@ class _TorchOn:
         return torch.arange(end, device=self.device)
 
 
-def advance(
-    state: ZenithState,
-    norm: float | Tensor,
-    *,
-    dtype: torch.dtype,
-    rates: Iterable[float | Tensor],
-    found_inf: Tensor | None,
-) -> ZenithState:
-    """Return the state after a step whose gradient has the given norm, a number or a tensor.
+def is_ignored(
+    grad_norm: float | Tensor, rates: Iterable[float | Tensor], found_inf: Tensor | None
+) -> bool | Tensor:
+    """Return whether a step leaves the schedule as it is: a bool where that is known on the host.
 
-    The state is unchanged by a step that a `GradScaler` drops (`found_inf`), and by the phantom
-    step, of norm 0 and all `rates` 0, by which a checkpoint makes an optimizer fill its state.
+    So does a step that a `GradScaler` drops (`found_inf`), and the phantom step, of gradient 0 and
+    every rate 0, by which a checkpoint makes an optimizer fill its state.
     """
-    if not isinstance(norm, Tensor):
-        dropped = found_inf is not None and found_inf.item() > 0
-        phantom = norm == 0 and _all_zero(rates)
-        return state if dropped or phantom else _advanced_on_host(state, norm, dtype)
+    dropped = False if found_inf is None else found_inf > 0
+    if not isinstance(grad_norm, Tensor):
+        return bool(dropped) or (grad_norm == 0 and bool(_all_zero(rates)))
+    idle = _all_zero(rates)
+    return dropped if idle is False else (grad_norm == 0) & idle | dropped
 
+
+def advance(
+    state: ZenithState, norm: float | Tensor, ignored: bool | Tensor, dtype: torch.dtype
+) -> ZenithState:
+    """Return the state after a step with this norm: in plain numbers if the norm is, or tensors."""
+    if ignored is True:
+        return state
+    if not isinstance(norm, Tensor):
+        return _advanced_on_host(state, norm, dtype)
     before = tensors(state, dtype, norm.device)
     after = core.update(before, norm.to(dtype), _TorchOn(norm.device))
-    if found_inf is not None:
-        after = _select(found_inf > 0, before, after)
-    if (idle := _all_zero(rates)) is not False:
-        after = _select((norm == 0) & idle, before, after)
-    return after
+    return _select(ignored, before, after) if isinstance(ignored, Tensor) else after
 
 
 def tensors(
