@@ -492,6 +492,8 @@ def test_a_state_goes_through_json_and_on_to_the_last_bit(
 
 BAD_DOCUMENTS = [
     ({"version": 2}, "`version` must be 1, got 2"),
+    ({"version": True}, "`version` must be 1, got True"),
+    ({"mean": 2**1024}, f"`mean` must be finite and >= 0, got {2**1024}"),
     ({"version": "1"}, "`version` must be 1, got '1'"),
     ({"version": None}, "`version` must be 1, got None"),
     ({"norms": []}, "`norms` must be a list of at least one number, got []"),

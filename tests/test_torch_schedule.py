@@ -514,7 +514,8 @@ def test_max_grad_norm_clips_exactly_as_torch_does(norm, grad_norm):
     for param, twin in zip(ours, theirs, strict=True):
         assert torch.equal(param.grad, twin.grad)
         assert torch.equal(param, twin)
-    assert optimizer.zenith_state.mean.item() == known.item()  # measured before clipping
+    # measured before clipping
+    assert optimizer.zenith_state.mean.item() == pytest.approx(known.item(), rel=1e-6)
 
 
 def test_max_grad_norm_with_decay_in_norm_clips_by_the_raw_norm():

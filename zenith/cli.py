@@ -4,14 +4,13 @@ What the commands do is in `zenith.demo`, which needs the extra of the same name
 here only when the command runs, so that a plain install can still say what is missing.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
 
 __all__ = ["main"]
 
-FAILED, INTERRUPTED, PIPE_CLOSED = 2, 130, 141  # 128 + the number of the signal, as in a shell
+FAILED, INTERRUPTED = 2, 130  # 130: 128 + the number of the signal, as in a shell
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,10 +32,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("zenith: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # Python flushes stdout once more as it exits, and would complain about the closed pipe.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
 
 
 def _run(argv: list[str]) -> int:

@@ -8,6 +8,7 @@ that array libraries share by name, so it runs on Python numbers as it stands an
 """
 
 import math
+import sys
 from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
@@ -176,7 +177,7 @@ def _push(state: ZenithState, norm: Any, accepted: Any, xp: Any) -> Any:
     """The ring with `norm` in place of its oldest entry."""
     slot = state.count % _window(state)
     if xp is python:
-        norms = state.norms[:]
+        norms = list(state.norms)
         if accepted:
             norms[slot] = norm
         return norms
@@ -207,7 +208,7 @@ def _check_fields(document: Mapping[str, Any]) -> None:
         raise ValueError(f"the document of a ZENITH state lacks {', '.join(missing)}")
     if unknown := sorted(map(str, document.keys() - fields)):
         raise ValueError(f"the document of a ZENITH state has unknown fields: {', '.join(unknown)}")
-    if document["version"] != _VERSION:
+    if document["version"] != _VERSION or document["version"] is True:
         raise ValueError(f"`version` must be {_VERSION}, got {document['version']!r}")
 
 
@@ -220,7 +221,7 @@ def _sequence(norms: Any) -> Any:
 def _float(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise ValueError(f"`{name}` must be a number, got {value!r}")
-    if not 0 <= value < math.inf:
+    if not 0 <= value <= sys.float_info.max:
         raise ValueError(f"`{name}` must be finite and >= 0, got {value!r}")
     return float(value)
 
