@@ -108,6 +108,7 @@ def test_report_makes_the_same_again(finished, capsys):
 
 def test_a_second_run_replaces_the_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(running, "report", lambda out: None)
     options = ["--epochs", "1", "--batch-size", "600", "--seeds", "1", "--window", "2"]
     assert cli.main(["demo", *options]) == 0
     first = (tmp_path / "zenith-demo" / "records.jsonl").read_text()
@@ -404,7 +405,7 @@ def test_a_ci_gets_no_bar_even_with_a_terminal(monkeypatch, capsys, ci, bar):
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    records = [{"kind": "step", "seed": 0, "step": 5, "loss": None}, {"kind": "epoch"}]
+    records = [{"kind": "step", "seed": 0, "step": 5, "loss": float("nan")}, {"kind": "epoch"}]
     assert list(terminal.track(records, seeds=1, steps=5)) == records
     assert ("5/5" in capsys.readouterr().err) == bar
 

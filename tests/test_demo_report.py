@@ -80,9 +80,7 @@ def test_the_picture_is_1600_by_1000(tmp_path, options):
 
 
 def test_the_picture_of_an_interrupted_run():
-    records = records_of()
-    assert draw(records[: len(records) // 3]).startswith(b"\x89PNG")
-    assert draw(records[:2]).startswith(b"\x89PNG")
+    assert draw(records_of()[:2]).startswith(b"\x89PNG")
 
 
 def test_a_curve_is_mean_and_range_over_the_seeds_there_are():

@@ -299,7 +299,7 @@ def test_one_graph_without_a_break_and_no_recompilation_as_the_rate_moves(
     assert len(set(rates)) > 8
     for a, b in zip(eager, compiled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-    # as for torch.optim.SGD: the first momentum step, which makes the buffers, is a graph of its own
+    # the first momentum step, which makes the buffers, is a graph of its own, as for SGD
     assert graphs[2:] == [graphs[1]] * 10
     assert graphs[-1] <= 2
 

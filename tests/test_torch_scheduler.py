@@ -161,7 +161,7 @@ def test_a_known_norm_goes_through_optimizer_step():
         optimizer.step(grad_norm=known)
         rates.append(scheduler.get_last_lr()[0])
     assert rates == pytest.approx([1.0, 1.0, 0.625, 0.25], rel=1e-6)
-    with pytest.raises(ValueError, match="`grad_norm` must be >= 0, got -1.0"):
+    with pytest.raises(ValueError, match=r"`grad_norm` must be >= 0, got -1\.0"):
         optimizer.step(grad_norm=-1.0)
     with pytest.raises(ValueError, match="`grad_norm` must be None where `closure`"):
         optimizer.step(lambda: 0.0, grad_norm=1.0)
@@ -258,10 +258,10 @@ def test_a_checkpoint_of_another_window_is_refused_and_nothing_is_loaded():
     optimizer = torch.optim.SGD([weight], lr=1.0)
     scheduler = ZenithLR(optimizer, window=3)
     saved = ZenithLR(torch.optim.SGD([scalar()], lr=5.0), window=4).state_dict()
-    with pytest.raises(ValueError, match="`window` of the state must be .* 3, got 4"):
+    with pytest.raises(ValueError, match=r"`window` of the state must be .* 3, got 4"):
         scheduler.load_state_dict(saved)
     assert scheduler.base_lrs == [1.0]
-    with pytest.raises(ValueError, match="`window` of the state must be .* 3, got 5"):
+    with pytest.raises(ValueError, match=r"`window` of the state must be .* 3, got 5"):
         scheduler.zenith_state = zenith.init(window=5)
 
 

@@ -260,7 +260,7 @@ def test_differentiable_step_carries_the_gradient_of_lr_and_of_the_parameters():
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in optim_error_inputs_func_sgd("cpu", torch.float32)],
+    optim_error_inputs_func_sgd("cpu", torch.float32),
     ids=lambda case: case.optimizer_error_input.desc,
 )
 def test_refuses_what_sgd_refuses(case):

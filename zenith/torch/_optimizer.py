@@ -1,6 +1,5 @@
 """The optimizer: torch.optim.SGD, whose rate the gradient norm scales."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -276,7 +275,7 @@ class Zenith(SGD):
         ignored = is_ignored(raw_norm, [batch.group["lr"] for batch in batches], found_inf)
         before = self._state
         self._state = state = advance(before, norm, ignored, self._dtype)
-        scale, keep = state.scale, self._keep(norm)
+        scale, keep = state.scale, self._keep(state.skipped == before.skipped)
         if not isinstance(norm, Tensor) or _sparse_kernels_wait(batches):
             scale, keep = float(scale), bool(keep)
         if ignored is not True:
@@ -321,9 +320,9 @@ class Zenith(SGD):
         pairs = zip(batch.grads, batch.params, strict=True)
         return [decayed(g, p, decay, batch.group["maximize"]) for g, p in pairs]
 
-    def _keep(self, norm: float | Tensor) -> bool | Tensor:
+    def _keep(self, accepted: bool | Tensor) -> bool | Tensor:
         """Whether this step may change the parameters."""
-        keep = norm < math.inf if self.nonfinite == "skip" else True
+        keep = accepted if self.nonfinite == "skip" else True
         found_inf: Tensor | None = getattr(self, "found_inf", None)
         return keep if found_inf is None else (found_inf == 0) & keep
 
