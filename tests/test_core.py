@@ -516,6 +516,8 @@ BAD_DOCUMENTS = [
     ({"zenith": None}, "`zenith` must be a number, got None"),
     ({"zenith": 1.0}, "`mean` must be at most `zenith` = 1.0, got 2.0"),
     ({"scale": 1.5}, "`scale` must be at most 1, got 1.5"),
+    ({"mean": 0, "zenith": 0}, "`scale` must be 1 where `zenith` is 0, got 0.5"),
+    ({"count": 1}, "`zenith` must be 0 until the window is full, got 4.0"),
     ({"scale": -0.5}, "`scale` must be finite and >= 0, got -0.5"),
     ({"scale": math.nan}, "`scale` must be finite and >= 0, got nan"),
     ({"scale": True}, "`scale` must be a number, got True"),

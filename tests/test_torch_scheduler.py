@@ -225,6 +225,29 @@ def test_a_group_added_in_mid_run_is_scheduled_from_its_own_rate():
     assert scheduler.get_last_lr() == [0.25, 2.0]
 
 
+def test_a_group_removed_in_mid_run():
+    a, b = scalar(), scalar()
+    optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 8.0}], lr=1.0)
+    scheduler = ZenithLR(optimizer, window=1)
+    drive(optimizer, scheduler, b, [4.0])
+    optimizer.param_groups.pop(0)
+    drive(optimizer, scheduler, b, [1.0])
+    assert scheduler.get_last_lr() == [2.0]
+    assert scheduler.base_lrs == [8.0]
+
+
+def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_loaded():
+    optimizer = torch.optim.SGD([scalar()], lr=1.0)
+    scheduler = ZenithLR(optimizer, window=3)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([scalar()], lr=1.0), 5)
+    with pytest.raises(ValueError, match="lacks window, zenith_state"):
+        scheduler.load_state_dict(cosine.state_dict())
+    two = torch.optim.SGD([{"params": [scalar()]}, {"params": [scalar()]}], lr=1.0)
+    with pytest.raises(ValueError, match=r"`base_lrs` must have a rate for each of 1 .* got 2"):
+        scheduler.load_state_dict(ZenithLR(two, window=3).state_dict())
+    assert scheduler.base_lrs == [1.0]
+
+
 @pytest.mark.parametrize("saved_after", [0, 2, 3, 6])
 def test_resume_is_bit_exact(saved_after):
     def fresh():

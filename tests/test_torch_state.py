@@ -315,3 +315,11 @@ def test_the_numbers_kept_on_the_host_are_those_that_a_checkpoint_can_hold(
     for norm in [0.1, 0.7, 0.2, 0.4, 1 / 3]:
         state = _state.advance(state, norm, False, dtype)
         assert zenith.to_dict(state) == zenith.to_dict(_state.tensors(state, dtype))
+
+
+def test_plain_numbers_stay_plain_where_the_norm_is_a_tensor() -> None:
+    norm = torch.tensor(3.0, requires_grad=True)
+    state = zenith.update(zenith.update(zenith.init(2), norm.detach()), torch.tensor(5.0))
+    assert state.norms == [3.0, 5.0]
+    assert all(type(norm) is float for norm in state.norms)
+    assert zenith.from_dict(zenith.to_dict(state)) == state

@@ -95,6 +95,8 @@ def update(state: ZenithState, norm: Any, xp: Any = python) -> ZenithState:
         4.0 4.0 1.0
         3.0 4.0 0.75
     """
+    if xp is python:
+        norm = float(norm)  # also of a 0-dim tensor, which the state must not hold on to
     window = _window(state)
     accepted = (norm >= 0) & (norm < math.inf)
     norms = _push(state, norm, accepted, xp)
@@ -165,7 +167,12 @@ def from_dict(document: Mapping[str, Any]) -> ZenithState:
         raise ValueError(
             f"`mean` must be at most `zenith` = {floats['zenith']!r}, got {floats['mean']!r}"
         )
-    return ZenithState(norms=norms, **floats, **counts)
+    state = ZenithState(norms=norms, **floats, **counts)
+    if state.zenith == 0 and state.scale != 1:
+        raise ValueError(f"`scale` must be 1 where `zenith` is 0, got {state.scale!r}")
+    if state.count < len(norms) and state.zenith > 0:
+        raise ValueError(f"`zenith` must be 0 until the window is full, got {state.zenith!r}")
+    return state
 
 
 def _window(state: ZenithState) -> int:

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -63,8 +64,11 @@ def as_norm(grad_norm: float | Tensor, dtype: torch.dtype, device: torch.device)
     """Return the norm that a caller gave as `grad_norm=`, as a plain 0-dim tensor.
 
     Raises:
+        TypeError: if it is neither a number nor a tensor.
         ValueError: if it is not one number, or is negative and can be read without waiting.
     """
+    if not isinstance(grad_norm, Real | Tensor):
+        raise TypeError(f"`grad_norm` must be a number or a tensor, got {grad_norm!r}")
     if hasattr(grad_norm, "full_tensor"):
         grad_norm = grad_norm.full_tensor()
     norm = torch.as_tensor(grad_norm, dtype=dtype, device=device).detach()
@@ -104,7 +108,7 @@ def _norms(gradients: Sequence[Tensor]) -> list[Tensor]:
         return _simple_norms(gradients)
     gradients = [_dense_and_real(g) for g in gradients]
     norms = _simple_norms([g for g in gradients if g.dtype not in _LOW_PRECISION])
-    if low := [g for g in gradients if g.dtype in _LOW_PRECISION]:
+    if low := [part for g in gradients if g.dtype in _LOW_PRECISION for part in _parts(g)]:
         norms += torch._foreach_norm(low, 2, dtype=torch.float32)
     widest = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize, default=None)
     return [norm.to(gradients[0].device, widest) for norm in norms]
@@ -115,14 +119,26 @@ def _simple_norms(gradients: Sequence[Tensor]) -> list[Tensor]:
         return []
     if not any([g.numel() >= _LARGE for g in gradients]):  # noqa: C419 - a list is faster
         return list(torch._foreach_norm(list(gradients)))
-    vectors = [g.view(-1) for g in gradients if _has_fast_dot(g)]
-    others = [g for g in gradients if not _has_fast_dot(g)]
-    norms = [vector.dot(vector).sqrt() for vector in vectors]
-    return norms + list(torch._foreach_norm(others) if others else [])
+    small = [g for g in gradients if not _is_large(g)]
+    norms = [vector.dot(vector).sqrt() for vector in (_flat(g) for g in gradients if _is_large(g))]
+    return norms + list(torch._foreach_norm(small) if small else [])
 
 
-def _has_fast_dot(gradient: Tensor) -> bool:
-    return gradient.numel() >= _LARGE and gradient.is_cpu and gradient.is_contiguous()
+def _is_large(gradient: Tensor) -> bool:
+    return gradient.numel() >= _LARGE and gradient.is_cpu
+
+
+def _parts(gradient: Tensor) -> Sequence[Tensor]:
+    """A low-precision gradient in pieces that torch's norm kernel adds up well."""
+    return torch.split(_flat(gradient), _LARGE) if _is_large(gradient) else (gradient,)
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    """The elements as one vector: a view of what is dense in any order, and else a copy."""
+    channels_last = {4: torch.channels_last, 5: torch.channels_last_3d}.get(gradient.dim())
+    if channels_last is not None and gradient.is_contiguous(memory_format=channels_last):
+        return gradient.as_strided((gradient.numel(),), (1,))
+    return gradient.reshape(-1)
 
 
 def _dense_and_real(gradient: Tensor) -> Tensor:

@@ -123,7 +123,9 @@ class Zenith(SGD):
         for group in self.param_groups:
             group.setdefault("decay_in_norm", decay_in_norm)
         self._rates: list[float | Tensor] = []
+        self._schedule: dict[str, Any] = {}
         self._state = tensors(empty, self._dtype, self._home())
+        self._mirror()
 
     @property
     def zenith_state(self) -> ZenithState:
@@ -136,7 +138,8 @@ class Zenith(SGD):
 
     @zenith_state.setter
     def zenith_state(self, state: ZenithState) -> None:
-        self._state = tensors(restored(state, self.window), self._dtype, self._home())
+        state = restored(state, self.window, self._dtype)
+        self._state = tensors(state, self._dtype, self._home())
 
     def get_last_lr(self) -> list[float]:
         """Return the rate in force at the last step, `lr * scale`, one for each parameter group.
@@ -146,7 +149,7 @@ class Zenith(SGD):
         """
         scale = _number(self._state.scale)
         present = [_number(group["lr"]) * scale for group in self.param_groups]
-        last = [_number(rate) for rate in self._rates]
+        last = [_number(rate) for rate in self._rates[: len(present)]]
         return last + present[len(last) :]
 
     def step(
@@ -161,7 +164,7 @@ class Zenith(SGD):
             closure: reevaluates the model and returns the loss, as for any torch optimizer.
             grad_norm: the L2 norm of the gradients over all parameters before clipping, if it is
                 known already: what `torch.nn.utils.clip_grad_norm_` returns. It is recorded as it
-                is given, and no norm is computed.
+                is given, and no norm is computed: a NaN that it hides is not found.
 
         Returns:
             What `closure` returned, or None.
@@ -185,7 +188,7 @@ class Zenith(SGD):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, the schedule's among it, as `torch.save` can write it."""
-        self._state = tensors(self._state, self._dtype, self._home())
+        self._mirror()
         # torch.distributed.checkpoint wants an entry for every parameter as soon as there is one
         # for any; but on a fresh optimizer none at all, or it would not fill in the momentum.
         if self.state or not any(group["momentum"] for group in self.param_groups):
@@ -211,24 +214,24 @@ class Zenith(SGD):
 
     def __getstate__(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("window", "nonfinite", "max_grad_norm")}
+        self._mirror()
         return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Both unpickling and load_state_dict come through here, the latter with a copy whose
         # tensors were neither cast nor moved. Whatever is refused is refused before any change.
+        groups = state["param_groups"]
+        dtype = dtype_for(p for group in groups for p in group["params"])
         window = state["window"] if "window" in state else self.window  # noqa: SIM401
-        group = state["param_groups"][0]
-        loaded = core.init(window)  # what a state_dict of torch.optim.SGD starts with
-        if any(field in group for field in _FIELDS):
-            if missing := [field for field in _FIELDS if field not in group]:
-                raise ValueError(f"the state_dict of a Zenith lacks {', '.join(missing)}")
-            loaded = restored(_state_in(group), window)
+        loaded = _state_of(groups)
+        # A state_dict of torch.optim.SGD has none, and the schedule starts empty.
+        loaded = core.init(window) if loaded is None else restored(loaded, window, dtype)
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for group in self.param_groups:
             group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
-        self._dtype = dtype_for(p for group in self.param_groups for p in group["params"])
-        self._rates = []
-        self._state = tensors(loaded, self._dtype, self._home())
+        self._dtype, self._rates, self._schedule = dtype, [], {}
+        self._state = tensors(loaded, dtype, self._home())
+        self._mirror()
 
     def __repr__(self) -> str:
         groups = self.param_groups
@@ -242,20 +245,32 @@ class Zenith(SGD):
         finally:
             self.param_groups = groups
 
-    # The schedule's state is kept in param_groups[0]: torch.distributed.checkpoint carries nothing
-    # else but the state of parameters, which would be cast to the parameters' own dtype.
+    # A dictionary holds the state, since a compiled step loses an attribute that it sets anew.
 
     @property
     def _state(self) -> ZenithState:
-        return _state_in(self.param_groups[0])
+        return ZenithState(*self._schedule.values())
 
     @_state.setter
     def _state(self, state: ZenithState) -> None:
+        self._schedule.update(zip(_FIELDS, state, strict=True))
+
+    def _mirror(self) -> None:
+        """Copy the state into param_groups[0], where a checkpoint finds it.
+
+        `torch.distributed.checkpoint` carries nothing else but the state of parameters, which it
+        would cast to the parameters' own dtype.
+        """
+        for group in self.param_groups:
+            for field in _FIELDS:
+                group.pop(field, None)
+        state = tensors(self._state, self._dtype, self._home())
         self.param_groups[0].update(zip(_FIELDS, state, strict=True))
 
     def _home(self) -> torch.device:
         """Where the schedule's tensors belong: with the first parameter."""
-        device = next(p.device for group in self.param_groups for p in group["params"])
+        devices = (p.device for group in self.param_groups for p in group["params"])
+        device = next(devices, torch.device("cpu"))
         return torch.device("cpu") if device.type == "meta" else device
 
     def _batch(self, group: dict[str, Any]) -> Batch:
@@ -269,6 +284,8 @@ class Zenith(SGD):
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
         norms, raw_norms = self._measure(batches, grad_norm)
+        if norms[0].dtype is torch.float64:  # the model has become float64 since
+            self._dtype = torch.float64
         norm = norm_or_number(norms)
         raw_norm = norm if raw_norms is norms else norm_or_number(raw_norms)
         found_inf = getattr(self, "found_inf", None)
@@ -327,8 +344,14 @@ class Zenith(SGD):
         return keep if found_inf is None else (found_inf == 0) & keep
 
 
-def _state_in(group: dict[str, Any]) -> ZenithState:
-    return ZenithState(*(group[field] for field in _FIELDS))
+def _state_of(groups: list[dict[str, Any]]) -> ZenithState | None:
+    """The state that a checkpoint has put into one of its parameter groups."""
+    for group in groups:
+        if found := [field for field in _FIELDS if field in group]:
+            if missing := [field for field in _FIELDS if field not in found]:
+                raise ValueError(f"the state_dict of a Zenith lacks {', '.join(missing)}")
+            return ZenithState(*(group[field] for field in _FIELDS))
+    return None
 
 
 def _number(value: float | Tensor) -> float:

@@ -28,6 +28,11 @@ class ZenithLR(LRScheduler):
     that the gradient of a step counts in the rate of that step; `scheduler.step()` may be called
     as often as a training loop likes, or never, and changes nothing.
 
+    It wants its optimizer to itself: it sets the rate from each group's initial one, whatever
+    another scheduler has written. For warm-up, or any other schedule on top, use `Zenith`. An
+    optimizer that reads its rate before it calls its closure, as LBFGS does, applies each rate one
+    step late.
+
     A norm that is known already, such as what `torch.nn.utils.clip_grad_norm_` returns, is handed
     on by `optimizer.step(grad_norm=...)`. A gradient that is not finite leaves the schedule as it
     is and counts in `zenith_state.skipped`; the optimizer makes of it what it would.
@@ -64,7 +69,6 @@ class ZenithLR(LRScheduler):
         self.window = len(state.norms)
         self._state = state
         super().__init__(optimizer)
-        self._adopt_groups()
         self._hook = optimizer.register_step_pre_hook(self._before_step)
 
     @property
@@ -74,7 +78,24 @@ class ZenithLR(LRScheduler):
 
     @zenith_state.setter
     def zenith_state(self, state: ZenithState) -> None:
-        self._state = restored(state, self.window)
+        self._state = restored(state, self.window, self._dtype)
+
+    @property
+    def base_lrs(self) -> list[float | Tensor]:
+        """The rates at scale 1: what each group had when it was first scheduled."""
+        groups = self.optimizer.param_groups
+        return [group.setdefault("initial_lr", _copy(group["lr"])) for group in groups]
+
+    @base_lrs.setter
+    def base_lrs(self, rates: list[float | Tensor]) -> None:
+        groups = self.optimizer.param_groups
+        if len(rates) != len(groups):
+            raise ValueError(
+                f"`base_lrs` must have a rate for each of {len(groups)} parameter groups, "
+                f"got {len(rates)}"
+            )
+        for group, rate in zip(groups, rates, strict=True):
+            group["initial_lr"] = _copy(rate)
 
     def step(self, epoch: int | None = None) -> None:
         """Change no rate: `optimizer.step()` does, from the gradient that it is about to use."""
@@ -92,13 +113,23 @@ class ZenithLR(LRScheduler):
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule's state as `torch.save` can write it."""
         state = {key: value for key, value in self.__dict__.items() if key not in _NOT_SAVED}
-        return state | {"zenith_state": tensors(self._state, self._dtype)._asdict()}
+        zenith_state = tensors(self._state, self._dtype)._asdict()
+        return state | {"base_lrs": self.base_lrs, "zenith_state": zenith_state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` returned; a state of another window is a ValueError."""
-        state_dict = dict(state_dict)
-        state = restored(ZenithState(**state_dict.pop("zenith_state")), self.window)
-        super().load_state_dict(state_dict)
+        """Load what `state_dict` returned.
+
+        Raises:
+            ValueError: if it is of another kind of scheduler, of another window, of another number
+                of parameter groups, or impossible; then nothing has changed.
+        """
+        if missing := {"base_lrs", "window", "zenith_state"} - state_dict.keys():
+            raise ValueError(f"the state_dict of a ZenithLR lacks {', '.join(sorted(missing))}")
+        saved = ZenithState(**state_dict["zenith_state"])
+        state = restored(saved, self.window, self._dtype)
+        self.base_lrs = state_dict["base_lrs"]
+        own = {k: v for k, v in state_dict.items() if k not in ("base_lrs", "zenith_state")}
+        super().load_state_dict(own)
         self._state = state
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,7 +169,6 @@ class ZenithLR(LRScheduler):
 
     @torch.no_grad()
     def _observe(self, grad_norm: float | Tensor | None) -> None:
-        self._adopt_groups()
         groups = self.optimizer.param_groups
         grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if not grads:
@@ -161,14 +191,9 @@ class ZenithLR(LRScheduler):
                 rate = torch.where(ignored, group["lr"], rate)
             _set_lr(group, rate)
 
-    def _adopt_groups(self) -> None:
-        """Take in the parameter groups that were added since the last step."""
-        groups = self.optimizer.param_groups
-        if hasattr(self, "_dtype") and len(self.base_lrs) == len(groups):
-            return
-        for group in groups[len(self.base_lrs) :]:
-            self.base_lrs.append(group.setdefault("initial_lr", _copy(group["lr"])))
-        self._dtype = dtype_for(p for group in groups for p in group["params"])
+    @property
+    def _dtype(self) -> torch.dtype:
+        return dtype_for(p for group in self.optimizer.param_groups for p in group["params"])
 
 
 def _set_lr(group: dict[str, Any], rate: float | Tensor) -> None:
@@ -178,7 +203,7 @@ def _set_lr(group: dict[str, Any], rate: float | Tensor) -> None:
         group["lr"] = float(rate)
 
 
-_NOT_SAVED = ("optimizer", "_hook", "_state", "_dtype")
+_NOT_SAVED = ("optimizer", "_hook", "_state")
 
 
 def _copy(lr: float | Tensor) -> float | Tensor:

@@ -83,17 +83,24 @@ def snapshot(state: ZenithState, dtype: torch.dtype) -> ZenithState:
     return ZenithState(*(field.detach().clone() for field in tensors(state, dtype)))
 
 
-def restored(state: ZenithState, window: int) -> ZenithState:
+def restored(state: ZenithState, window: int, dtype: torch.dtype) -> ZenithState:
     """Return a checked copy of a state of any framework, in plain numbers.
 
     Raises:
-        ValueError: if the state is of another window, or holds an impossible value.
+        TypeError: if it is no ZenithState.
+        ValueError: if it is of another window, or holds an impossible value, among them one that
+            `dtype` cannot hold.
     """
-    state = core.from_dict(core.to_dict(ZenithState(*state)))
+    if not isinstance(state, ZenithState):
+        raise TypeError(f"the state must be a ZenithState, got {type(state).__name__}")
+    state = core.from_dict(core.to_dict(state))
     if len(state.norms) != window:
         raise ValueError(
             f"`window` of the state must be that of this schedule, {window}, got {len(state.norms)}"
         )
+    largest = max(*state.norms, state.mean, state.zenith)
+    if largest > torch.finfo(dtype).max:
+        raise ValueError(f"the norms of the state must fit into {dtype}, got {largest!r}")
     return state
 
 
