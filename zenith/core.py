@@ -175,6 +175,30 @@ def from_dict(document: Mapping[str, Any]) -> ZenithState:
     return state
 
 
+def checked(state: ZenithState, window: int, largest: float) -> ZenithState:
+    """Return a copy, in plain Python numbers, of a state that an adapter is asked to take over.
+
+    Args:
+        state: a state of any framework.
+        window: how many norms it must hold.
+        largest: the largest number that the adapter's dtype can hold.
+
+    Raises:
+        TypeError: if it is no `ZenithState`.
+        ValueError: if it is of another window, or holds an impossible value.
+    """
+    if not isinstance(state, ZenithState):
+        raise TypeError(f"the state must be a ZenithState, got {type(state).__name__}")
+    state = from_dict(to_dict(state))
+    if len(state.norms) != window:
+        raise ValueError(
+            f"`window` of the state must be that of this schedule, {window}, got {len(state.norms)}"
+        )
+    if (highest := max(*state.norms, state.zenith)) > largest:
+        raise ValueError(f"the norms of the state must be at most {largest:.4g}, got {highest!r}")
+    return state
+
+
 def _window(state: ZenithState) -> int:
     shape = getattr(state.norms, "shape", None)  # a symbolic tensor has a shape but no len()
     return len(state.norms) if shape is None else int(shape[0])

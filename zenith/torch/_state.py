@@ -84,24 +84,8 @@ def snapshot(state: ZenithState, dtype: torch.dtype) -> ZenithState:
 
 
 def restored(state: ZenithState, window: int, dtype: torch.dtype) -> ZenithState:
-    """Return a checked copy of a state of any framework, in plain numbers.
-
-    Raises:
-        TypeError: if it is no ZenithState.
-        ValueError: if it is of another window, or holds an impossible value, among them one that
-            `dtype` cannot hold.
-    """
-    if not isinstance(state, ZenithState):
-        raise TypeError(f"the state must be a ZenithState, got {type(state).__name__}")
-    state = core.from_dict(core.to_dict(state))
-    if len(state.norms) != window:
-        raise ValueError(
-            f"`window` of the state must be that of this schedule, {window}, got {len(state.norms)}"
-        )
-    largest = max(*state.norms, state.mean, state.zenith)
-    if largest > torch.finfo(dtype).max:
-        raise ValueError(f"the norms of the state must fit into {dtype}, got {largest!r}")
-    return state
+    """Return a checked copy of a state of any framework, in plain numbers that `dtype` can hold."""
+    return core.checked(state, window, torch.finfo(dtype).max)
 
 
 def _all_zero(rates: Iterable[float | Tensor]) -> Any:
