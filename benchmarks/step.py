@@ -24,6 +24,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import SGD, Optimizer
 
 import zenith
+from benchmarks.quartiles import quartiles, spread
 from zenith.torch import Zenith
 from zenith.torch._norm import norm_or_number, partial_norms
 
@@ -226,14 +227,6 @@ def _cuda_event() -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
-def quartiles(values: Sequence[float]) -> dict[str, float]:
-    """The median and the quartiles; of one value, that value."""
-    if len(values) == 1:
-        return dict.fromkeys(("q1", "median", "q3"), values[0])
-    names = ("q1", "median", "q3")
-    return dict(zip(names, statistics.quantiles(values, n=4, method="inclusive"), strict=True))
-
-
 def row(variant: Variant, samples: dict[str, list[float]], target: str) -> dict[str, Any]:
     """One line of the table: the time, and its paired comparison with the baseline."""
     own = samples[variant.name]
@@ -307,7 +300,7 @@ def table(name: str, result: dict[str, Any]) -> str:
     ]
     for line in result["rows"]:
         median = line["microseconds"]["median"] / divisor
-        ratio, over = _spread(line["ratio"], 2), _spread(line["over_microseconds"], 0)
+        ratio, over = spread(line["ratio"], 2), spread(line["over_microseconds"], 0)
         text = f"{line['name']:<52}{median:>9.2f}  {ratio:>20}  {over:>24}  {line['target']}"
         lines.append(text.rstrip())
     lines.append(f"bytes of optimizer state beyond SGD's own (target: {STATE_TARGET})")
@@ -315,11 +308,6 @@ def table(name: str, result: dict[str, Any]) -> str:
         text = f"window {state['window']:,}"
         lines.append(f"{text:<52}{state['bytes']:>9,}  (target: {state['target']:,})")
     return "\n".join(lines)
-
-
-def _spread(figures: dict[str, float], digits: int) -> str:
-    median, low, high = (f"{figures[key]:.{digits}f}" for key in ("median", "q1", "q3"))
-    return f"{median} [{low}, {high}]"
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,17 +1,11 @@
 """`Zenith`, Keras' SGD under the schedule, and `ZenithWrapper`, any other optimizer under it."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
-from zenith import core
-from zenith.core import ZenithState
-from zenith.tf._host import cond, once, overridden, reduced, untraced
-from zenith.tf._norm import as_norm, global_norm
-from zenith.tf._state import Schedule, dtype_for
+from zenith.tf._scheduled import Scheduled
 
 __all__ = ["Zenith", "ZenithWrapper"]
 
@@ -19,211 +13,8 @@ __all__ = ["Zenith", "ZenithWrapper"]
 _SGD: Any = type(keras.optimizers.SGD.__new__(keras.optimizers.SGD))
 
 
-class _Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
-    """A Keras optimizer under the schedule.
-
-    Its *host* is the optimizer that takes the step, with its own rate, momentum and clipping: the
-    optimizer itself (`Zenith`) or the one that it wraps (`ZenithWrapper`). The gradient is measured
-    before the host sees it, and the host steps at its own rate times the scale.
-    """
-
-    _schedule: Schedule | None = None
-    _loaded: Mapping[str, Any] | None = None  # what `build` is to restore
-
-    def _host(self) -> Any:
-        raise NotImplementedError
-
-    def _step(self, grads: Sequence[Any], trainable_variables: Any) -> None:
-        """Let the host apply these gradients."""
-        raise NotImplementedError
-
-    @property
-    def effective_learning_rate(self) -> Any:
-        """The rate in force: `learning_rate * scale`."""
-        rate = self.learning_rate
-        return ops.convert_to_tensor(rate) if self._schedule is None else self._schedule.rate(rate)
-
-    @property
-    def zenith_state(self) -> ZenithState:
-        """The state of the schedule: a snapshot of plain tensors.
-
-        It can be set, to the state of any framework, to carry a run over.
-
-        Raises:
-            TypeError: on setting what is no `ZenithState`.
-            ValueError: if the optimizer is not built; on setting a state of another window, or with
-                an impossible value.
-        """
-        return self._built_schedule().snapshot()
-
-    @zenith_state.setter
-    def zenith_state(self, state: ZenithState) -> None:
-        self._built_schedule().restore(state)
-
-    def apply(
-        self, grads: Iterable[Any], trainable_variables: Any = None, grad_norm: Any = None
-    ) -> None:
-        """Update the variables, at the rate that the norm of this very gradient gives.
-
-        Args:
-            grads: the gradient of each variable, or None.
-            trainable_variables: the variables; by default those that the optimizer was built with.
-            grad_norm: the global norm of the gradient, a scalar, where the caller knows it already:
-                before any clipping, summed over replicas, and with `gradient_accumulation_steps`
-                the norm of the mean over them (heeded only where that makes an update).
-
-        Raises:
-            ValueError: if the gradients do not match the variables, or `grad_norm` is no scalar.
-        """
-        grads = list(grads)
-        if trainable_variables is not None:
-            trainable_variables = list(trainable_variables)
-            if not self.built:
-                with keras.name_scope(self.name):
-                    self.build(trainable_variables)
-            self._host()._check_variables_are_known(trainable_variables)
-        variables = trainable_variables or self._trainable_variables
-        if all(grad is None for grad in grads) or len(grads) != len(variables):
-            self._step(grads, trainable_variables)  # Keras has its own answer to that
-            return
-
-        summed = grad_norm is None and not self._clips()
-        total = grads if grad_norm is not None else reduced(grads)
-        update = self._is_update()
-        if grad_norm is None:
-            norm = self._norm(total, variables, update)
-        else:
-            norm = as_norm(grad_norm, self._built_schedule().dtype)
-        accepted = self._observe(norm, update)
-
-        def advance(run: Callable[..., None], accepted: Any, grads: Sequence[Any]) -> None:
-            with self._rate_in_force(summed):
-                cond(
-                    accepted,
-                    lambda: run(self._step, grads, trainable_variables),
-                    lambda: run(self._drop),
-                    self._kept(variables),
-                )
-
-        once(advance, accepted, total if summed else grads)
-
-    def save_own_variables(self, store: Any) -> None:
-        """Write the variables, and the window, to the store of a `.keras` or weights file."""
-        super().save_own_variables(store)
-        store["zenith_window"] = np.asarray(self.window)
-
-    def load_own_variables(self, store: Any) -> None:
-        """Read the variables that `save_own_variables` wrote; before `build`, keep them for it.
-
-        Raises:
-            ValueError: if they are those of another window.
-        """
-        if "zenith_window" not in store.keys():  # noqa: SIM118  (an H5 store is no mapping)
-            super().load_own_variables(
-                store
-            )  # of another optimizer: Keras warns, and loads nothing
-            return
-        values = {key: store[key][()] for key in store.keys()}  # noqa: SIM118
-        window = int(values.pop("zenith_window"))
-        if window != self.window:
-            raise ValueError(
-                f"`window` of the saved state must be that of the optimizer '{self.name}', "
-                f"{self.window}, got {window}"
-            )
-        if self.built:
-            super().load_own_variables(values)
-        else:
-            self._loaded = values
-
-    def _set_up(self, window: int, nonfinite: str) -> None:
-        if nonfinite not in ("skip", "propagate"):
-            raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
-        self.window = len(core.init(window).norms)
-        self.nonfinite = nonfinite
-
-    def _build_schedule(self, variables: Sequence[Any]) -> None:
-        self._schedule = Schedule(self.window, dtype_for(variables), self.add_variable)
-        if self._loaded is not None:
-            with untraced():
-                super().load_own_variables(self._loaded)
-            self._loaded = None
-
-    def _built_schedule(self) -> Schedule:
-        if self._schedule is None:
-            raise ValueError(
-                f"the optimizer '{self.name}' has no state before it is built: call "
-                "`optimizer.build(model.trainable_variables)` first"
-            )
-        return self._schedule
-
-    def _clips(self) -> bool:
-        host = self._host()
-        return any((host.clipnorm, host.clipvalue, host.global_clipnorm))
-
-    def _is_update(self) -> Any:
-        """Whether this call updates the variables: not while Keras accumulates gradients."""
-        steps = self._host().gradient_accumulation_steps
-        return True if not steps else ops.equal((self._host()._iterations + 1) % steps, 0)
-
-    def _norm(self, grads: Sequence[Any], variables: Sequence[Any], update: Any) -> Any:
-        """The norm of the gradient that the host is going to use, before it clips."""
-        host, dtype = self._host(), self._built_schedule().dtype
-        grads, variables = zip(
-            *(
-                (grad, variable)
-                for grad, variable in zip(grads, variables, strict=True)
-                if grad is not None and not host._overwrite_variable_with_gradient(variable)
-            ),
-            strict=True,
-        )
-        if host.loss_scale_factor is not None:
-            grads = [ops.divide(grad, host.loss_scale_factor) for grad in grads]
-        if update is True:
-            return global_norm(grads, dtype)
-
-        def accumulated() -> Any:
-            sums = [
-                grad + host._accumulated_gradients[host._get_variable_index(variable)]
-                for grad, variable in zip(grads, variables, strict=True)
-            ]
-            return global_norm(sums, dtype) / host.gradient_accumulation_steps
-
-        return ops.cond(update, accumulated, lambda: ops.zeros((), dtype))
-
-    def _observe(self, norm: Any, update: Any) -> Any:
-        """Advance the schedule, and return whether the host may step."""
-        schedule = self._built_schedule()
-        rate = ops.convert_to_tensor(self._host().learning_rate)
-        # A gradient of 0 at a rate of 0 is nobody's gradient: a phantom step.
-        counts = ops.logical_and(update, ops.logical_or(norm != 0, rate != 0))
-        accepted = schedule.observe(norm, counts)
-        return True if self.nonfinite == "propagate" else accepted
-
-    def _rate_in_force(self, summed: bool) -> Any:
-        rate = self._built_schedule().rate(self._host().learning_rate)
-        # Gradients that were summed over the replicas to measure them need not be summed again.
-        reduction = {"_all_reduce_sum_gradients": list} if summed else {}
-        return overridden(self._host(), _learning_rate=rate, **reduction)
-
-    def _kept(self, variables: Sequence[Any]) -> list[Any]:
-        """The variables that a dropped step leaves alone."""
-        host = self._host()
-        moving = {id(host._iterations)}
-        if host.gradient_accumulation_steps:
-            moving.update(map(id, host._accumulated_gradients))
-        return [
-            variable for variable in [*variables, *host.variables] if id(variable) not in moving
-        ]
-
-    def _drop(self) -> None:
-        """Let the host forget the gradient, and count the iteration."""
-        if self._host().gradient_accumulation_steps:
-            self._host()._backend_reset_gradient_accumulators()
-        self._host()._iterations.assign_add(1)
-
-
 @keras.saving.register_keras_serializable(package="zenith")
-class Zenith(_Scheduled, _SGD):  # type: ignore[misc]
+class Zenith(Scheduled, _SGD):  # type: ignore[misc]
     """`keras.optimizers.SGD` that sets its own rate from the history of the gradient norm.
 
     Step t is a step of SGD at `learning_rate * mean_t / zenith_t`, where `mean_t` is the mean of
@@ -299,7 +90,7 @@ class Zenith(_Scheduled, _SGD):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="zenith")
-class ZenithWrapper(_Scheduled):
+class ZenithWrapper(Scheduled):
     """Any Keras optimizer, at its own rate times ZENITH's scale.
 
     The schedule is that of `Zenith`: every step of `inner_optimizer` is taken at
@@ -427,7 +218,7 @@ def _check_inner(inner: Any) -> None:
             f"{rule} that sees unscaled gradients, got a LossScaleOptimizer: use "
             "LossScaleOptimizer(ZenithWrapper(...)) instead"
         )
-    if isinstance(inner, _Scheduled):
+    if isinstance(inner, Scheduled):
         raise ValueError(f"{rule} without a schedule of ZENITH, got a {type(inner).__name__}")
     if hasattr(inner, "optimizers"):
         raise ValueError(f"{rule} with one learning rate, got a {type(inner).__name__}")

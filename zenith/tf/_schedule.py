@@ -24,8 +24,8 @@ class ZenithSchedule(keras.optimizers.schedules.LearningRateSchedule, Trackable)
     `schedule.observe(grads)` goes before `optimizer.apply(grads)`; the optimizer then asks the
     schedule for its rate, `initial_learning_rate * mean_t / zenith_t` (equations 1 to 3 and
     Algorithm 1 of Saha, arXiv 2601.15212), in which the norm of these very gradients counts. Hand
-    it the gradients before any clipping and after any unscaling. It owns no step: a gradient that is
-    not finite leaves the schedule as it was, and is still the optimizer's to apply.
+    it the gradients before any clipping and after any unscaling. It owns no step: a gradient that
+    is not finite leaves the schedule as it was, and is still the optimizer's to apply.
 
     A `.keras` file of a model that was compiled with the optimizer holds the schedule's state, and
     so does a `tf.train.Checkpoint` of the optimizer. A file of weights alone does not.
