@@ -1,0 +1,67 @@
+"""MirroredStrategy on 2 and 4 logical devices: the scale and weights of a single device."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SCRIPT = Path(__file__).with_name("_keras_mirrored.py")
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def runs(request):
+    result = subprocess.run(
+        [sys.executable, str(SCRIPT), str(request.param)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def assert_equal_to_rounding(ours, theirs):
+    """Sums over replicas add in another order than sums over the batch: float32 rounding apart."""
+    for a, b in zip(ours["weights"], theirs["weights"], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    assert ours["rate"] == pytest.approx(theirs["rate"], rel=1e-6)
+    assert ours["state"].keys() == theirs["state"].keys()
+    for name, value in ours["state"].items():
+        np.testing.assert_allclose(value, theirs["state"][name], rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["zenith", "propagate", "adamw", "scaled"])
+def test_every_replica_has_the_scale_of_a_single_device(runs, name):
+    alone, mirrored = runs["alone"][name], runs["mirrored"][name]
+    assert mirrored["state"]["count"] == 10
+    assert mirrored["state"]["scale"] < 0.98  # or this would show nothing
+    assert_equal_to_rounding(mirrored, alone)
+
+
+def test_rows_of_an_embedding_add_up_over_the_replicas(runs):
+    alone, mirrored = runs["embedding"]
+    assert_equal_to_rounding(mirrored, alone)
+
+
+def test_the_gradient_is_summed_once_and_with_clipping_twice(runs):
+    mirrored = runs["mirrored"]
+    once = runs["sgd"]["reductions"]
+    assert once == mirrored["zenith"]["reductions"] == mirrored["adamw"]["reductions"]
+    assert runs["clipped"]["reductions"] == runs["clipped sgd"]["reductions"] + 1
+
+
+def test_clipping_is_that_of_sgd_under_the_same_strategy(runs):
+    assert runs["clipped"]["weights"] == runs["clipped sgd"]["weights"]
+
+
+def test_a_nan_in_one_replica_is_skipped_in_all(runs):
+    for name in ("zenith", "adamw"):
+        assert runs["mirrored"][name]["changed by a NaN"] == ["iteration", "zenith_skipped"]
+
+
+def test_the_state_is_readable_in_and_out_of_the_scope(runs):
+    run = runs["mirrored"]["zenith"]
+    assert run["state"]["count"] == run["count in scope"] == 10
