@@ -4,14 +4,23 @@ Every file test_tf_keras_*.py runs on each backend of Keras, chosen by KERAS_BAC
 """
 
 import math
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 
 BACKEND = keras.backend.backend()
+if BACKEND == "jax":
+    import jax
+
 FIELDS = ("norms", "count", "mean", "zenith", "scale", "skipped")
 SHAPES = ((3, 2), (4,))
 SIZES = (1.0, 3.0, 0.5, 2.0, 0.25, 0.1)  # of the gradients, in turn
+
+
+def x64():
+    """A context that allows float64, which JAX has only on demand."""
+    return jax.enable_x64(True) if BACKEND == "jax" else nullcontext()
 
 
 def variables(dtype="float32", **kwargs):
@@ -38,6 +47,22 @@ def norm(arrays):
 
 def apply(optimizer, own, step, **kwargs):
     optimizer.apply(tensors(gradients(step)), own, **kwargs)
+
+
+def stepper(optimizer, own):
+    """`apply` as `fit` calls it: on JAX a function of the values of the variables, under jit."""
+    if not optimizer.built:
+        optimizer.build(own)
+    if BACKEND != "jax":
+        return lambda grads: optimizer.apply(grads, own)
+    stateless = jax.jit(optimizer.stateless_apply)
+
+    def step(grads):
+        after = stateless([v.value for v in optimizer.variables], grads, [v.value for v in own])
+        for variable, value in zip([*own, *optimizer.variables], [*after[0], *after[1]], strict=True):
+            variable.assign(value)
+
+    return step
 
 
 def arrays(values):

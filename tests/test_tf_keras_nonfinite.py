@@ -14,6 +14,7 @@ from _keras import (
     norm,
     plain,
     scale,
+    stepper,
     tensors,
     variables,
 )
@@ -114,25 +115,27 @@ def test_a_step_that_the_loss_scaler_drops_changes_no_field_of_the_schedule():
         own, theirs = variables(), variables()
         inner, bare = make(window=2), make(window=2)
         scaler = keras.optimizers.LossScaleOptimizer(inner, initial_scale=16.0)
+        scaled, plainly = stepper(scaler, own), stepper(bare, theirs)
         for step in range(3):
-            scaler.apply(tensors([16 * gradient for gradient in gradients(step)]), own)
-            apply(bare, theirs, step)
-        assert_same(everything(inner, own), everything(bare, theirs))  # 16 is a power of 2
+            scaled(tensors([16 * gradient for gradient in gradients(step)]))
+            plainly(tensors(gradients(step)))
+        assert_close(everything(inner, own), everything(bare, theirs))
         assert scale(inner) < 1
         before = everything(inner, own)
         for value in (np.inf, np.nan):
-            scaler.apply(spoiled(3, value), own)
+            scaled(spoiled(3, value))
             assert_same(everything(inner, own), before)
         assert float(scaler.dynamic_scale) == 4.0
-        scaler.apply(tensors([4 * gradient for gradient in gradients(4)]), own)
-        apply(bare, theirs, 4)
-        assert_same(everything(inner, own), everything(bare, theirs))
+        scaled(tensors([4 * gradient for gradient in gradients(4)]))
+        plainly(tensors(gradients(4)))
+        assert_close(
+            [*plain(inner.zenith_state).values(), *arrays(own)],
+            [*plain(bare.zenith_state).values(), *arrays(theirs)],
+        )
 
 
 def test_mixed_float16_with_an_infinite_step():
-    model = dense_model(seed=1)
-    policy = keras.dtype_policies.DTypePolicy("mixed_float16")
-    keras.config.set_dtype_policy(policy)
+    keras.config.set_dtype_policy("mixed_float16")
     try:
         model = dense_model(seed=1)
         model.compile(optimizer=Zenith(LR, window=2, momentum=0.9), loss="mse")
@@ -164,53 +167,54 @@ def test_mixed_float16_with_an_infinite_step():
 # --- gradient_accumulation_steps ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kwargs", [{"momentum": 0.9}, {"global_clipnorm": 0.3}], ids=str)
+ACCUMULATED = {
+    "momentum": {"momentum": 0.9, "use_ema": True, "ema_momentum": 0.0},
+    "clipping": {"global_clipnorm": 0.3, "weight_decay": 0.1},
+}
+
+
+@pytest.mark.parametrize("kwargs", ACCUMULATED.values(), ids=ACCUMULATED.keys())
 def test_accumulated_gradients_are_one_update(kwargs):
-    size = 3
+    size, order = 3, list(reversed(range(12)))
     means = [
-        [np.mean(g, axis=0) for g in zip(*map(gradients, range(i, i + size)), strict=True)]
+        [np.mean(g, axis=0) for g in zip(*map(gradients, order[i : i + size]), strict=True)]
         for i in range(0, 12, size)
     ]
     wanted = scales(map(norm, means), 2)
+    assert len(set(wanted)) > 2
     for make in makers({"gradient_accumulation_steps": size, **kwargs}):
         own, big, theirs = variables(), Zenith(LR, window=2, **kwargs), variables()
         optimizer = make(window=2)
-        for update, mean in enumerate(means):
-            for step in range(size * update, size * (update + 1)):
-                assert plain(optimizer.zenith_state)["count"] == update if update else True
-                apply(optimizer, own, step)
-            big.apply(tensors(mean), theirs)
-            assert plain(optimizer.zenith_state)["count"] == update + 1
-            assert scale(optimizer) == pytest.approx(wanted[update], rel=2e-6)
-            assert_close(arrays(own), arrays(theirs), 2e-6)
-        assert int(optimizer.iterations) == len(means)
-        assert len(set(wanted)) > 2
+        step_both = stepper(optimizer, own), stepper(big, theirs)
+        for i, step in enumerate(order):
+            step_both[0](tensors(gradients(step)))
+            updates = (i + 1) // size
+            assert plain(optimizer.zenith_state)["count"] == updates
+            assert int(optimizer.iterations) == updates
+            if (i + 1) % size == 0:
+                step_both[1](tensors(means[updates - 1]))
+                assert scale(optimizer) == pytest.approx(wanted[updates - 1], rel=2e-6)
+                assert_close(arrays(own), arrays(theirs), 2e-6)
 
 
 def test_a_bad_micro_batch_drops_its_update_and_no_other():
     kwargs = {"momentum": 0.9, "gradient_accumulation_steps": 2}
     for make in makers(kwargs):
-        own, optimizer = variables(), make(window=2)
-        for step in range(4):
-            apply(optimizer, own, step)
-        before = without(optimizer, own, "skipped")
-        optimizer.apply(spoiled(8, np.nan), own)
-        apply(optimizer, own, 9)
-        # The accumulators are 0 after each update, so that they are as they were, too.
-        ours = without(optimizer, own, "skipped")
-        iterations = [i for i, (a, b) in enumerate(zip(ours, before, strict=True)) if (a != b).any()]
-        assert len(iterations) <= 1  # `_iterations`, the count of micro-steps
-        assert plain(optimizer.zenith_state)["skipped"] == 1
-
-        other, theirs = make(window=2), variables()  # a run that never saw it
-        for step in range(4):
-            apply(other, theirs, step)
-        for step in (4, 5):
-            apply(optimizer, own, step)
-            apply(other, theirs, step)
-        assert_same(arrays(own), arrays(theirs))
-        assert_same(
-            [v for k, v in plain(optimizer.zenith_state).items() if k != "skipped"],
-            [v for k, v in plain(other.zenith_state).items() if k != "skipped"],
-        )
+        runs = []
+        for bad in (False, True):
+            own, optimizer = variables(), make(window=2)
+            step_it = stepper(optimizer, own)
+            for step in range(8):
+                if bad and step == 4:
+                    before = arrays(own)
+                    step_it(spoiled(8, np.nan))
+                    step_it(tensors(gradients(9)))
+                    assert_same(arrays(own), before)
+                    assert plain(optimizer.zenith_state)["skipped"] == 1
+                step_it(tensors(gradients(step)))
+            state = plain(optimizer.zenith_state)
+            assert state.pop("skipped") == bad
+            assert state["count"] == 4
+            runs.append([*arrays(own), *state.values()])
+        assert_same(*runs)
         assert scale(optimizer) != 1
