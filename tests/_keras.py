@@ -59,7 +59,9 @@ def stepper(optimizer, own):
 
     def step(grads):
         after = stateless([v.value for v in optimizer.variables], grads, [v.value for v in own])
-        for variable, value in zip([*own, *optimizer.variables], [*after[0], *after[1]], strict=True):
+        for variable, value in zip(
+            [*own, *optimizer.variables], [*after[0], *after[1]], strict=True
+        ):
             variable.assign(value)
 
     return step

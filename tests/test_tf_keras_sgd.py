@@ -254,7 +254,7 @@ def test_gradients_that_do_not_match_are_kerases_own_error():
     own = variables()
     optimizer = Zenith(LR)
     optimizer.build(own)
-    with pytest.raises(ValueError, match="must match `optimizer.variables` one-to-on"):
+    with pytest.raises(ValueError, match=r"must match `optimizer.variables` one-to-on"):
         optimizer.apply(tensors(gradients(0)[:1]))
     with pytest.raises(ValueError, match="Unknown variable"):
         optimizer.apply(tensors(gradients(0)), variables())
