@@ -43,9 +43,8 @@ def spoiled(step, value):
 
 
 def without(optimizer, own, *names):
-    """Everything but the iterations and the named fields of the schedule, in copies."""
-    state = optimizer._schedule.variables
-    left_out = [optimizer.iterations, *(getattr(state, name) for name in names)]
+    """Everything but the named fields of the schedule, in copies."""
+    left_out = [getattr(optimizer._schedule.variables, name) for name in names]
     return arrays(
         variable
         for variable in [*own, *optimizer.variables]
@@ -67,7 +66,7 @@ def test_skip_leaves_everything_as_it_was(kwargs):
             optimizer.apply(spoiled(3, value), own)
             assert_same(without(optimizer, own, "skipped"), before)
             assert plain(optimizer.zenith_state)["skipped"] == skipped
-            assert int(optimizer.iterations) == 3 + skipped
+            assert int(optimizer.iterations) == 3
 
 
 def test_a_run_with_skipped_steps_goes_on_as_one_without():
@@ -194,6 +193,9 @@ def test_accumulated_gradients_are_one_update(kwargs):
             if (i + 1) % size == 0:
                 step_both[1](tensors(means[updates - 1]))
                 assert scale(optimizer) == pytest.approx(wanted[updates - 1], rel=2e-6)
+                norms = plain(optimizer.zenith_state)["norms"]
+                seen = norm(means[updates - 1])
+                assert norms[(updates - 1) % 2] == pytest.approx(seen, rel=2e-6)
                 assert_close(arrays(own), arrays(theirs), 2e-6)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-__all__ = ["Trackable", "cond", "once", "overridden", "reduced", "untraced"]
+__all__ = ["Trackable", "cond", "first", "once", "overridden", "reduced", "untraced"]
 
 Trackable: Any = object  # a base whose variables a `tf.train.Checkpoint` finds
 untraced: Any = nullcontext  # a context where what is done is done now, not in each call of a graph
@@ -33,33 +33,45 @@ def once(function: Callable[..., None], *args: Any) -> None:
 
     A strategy that reduces by `merge_call` allows no `cond` in a replica around that.
     """
-    replica = _replica()
-    if replica is None or tf.__internal__.distribute.strategy_supports_no_merge_call():
+    if not _merges():
         function(lambda step, *own: step(*own), *args)
         return
 
     def across(strategy: Any, *args: Any) -> None:
         function(lambda step, *own: strategy.extended.call_for_each_replica(step, own), *args)
 
-    replica.merge_call(across, args)
+    tf.distribute.get_replica_context().merge_call(across, args)
 
 
-def cond(accepted: Any, step: Callable[[], None], drop: Callable[[], None], kept: Any) -> None:
-    """Call `step()` if `accepted`, which only then changes the variables in `kept`, else `drop()`.
+def first(value: Any) -> Any:
+    """The value of the first replica, of one that is equal in all."""
+    if keras.backend.backend() != "tensorflow":
+        return value
+    return tf.distribute.get_strategy().experimental_local_results(value)[0]
 
-    JAX traces both branches of a `cond` as pure functions, so there the values are selected.
+
+def cond(
+    accepted: Any, step: Callable[[], None], drop: Callable[[], None], variables: Sequence[Any]
+) -> None:
+    """Call `step()` if `accepted`, or else `drop()`; `variables` are all that they may change.
+
+    JAX traces both branches of a `cond` as pure functions, so there the outcomes are selected.
     """
-    accepted = _first(accepted)
+    accepted = first(accepted)
     if accepted is True:
         step()
         return
     if keras.backend.backend() != "jax":
         ops.cond(accepted, step, drop)
         return
-    before = [variable.value for variable in kept]
+    before = [variable.value for variable in variables]
     step()
-    for variable, value in zip(kept, before, strict=True):
-        variable.assign(ops.where(accepted, variable.value, value))
+    stepped = [variable.value for variable in variables]
+    for variable, value in zip(variables, before, strict=True):
+        variable.assign(value)
+    drop()
+    for variable, value in zip(variables, stepped, strict=True):
+        variable.assign(ops.where(accepted, value, variable.value))
 
 
 @contextmanager
@@ -84,8 +96,9 @@ def _replica() -> Any:
     return replica if replica is not None and replica.num_replicas_in_sync > 1 else None
 
 
-def _first(value: Any) -> Any:
-    """The value of the first replica, of one that is equal in all."""
-    if keras.backend.backend() != "tensorflow":
-        return value
-    return tf.distribute.get_strategy().experimental_local_results(value)[0]
+def _merges() -> bool:
+    """Whether this is a replica, if only one, of a strategy that reduces by `merge_call`."""
+    if keras.backend.backend() != "tensorflow" or not tf.distribute.has_strategy():
+        return False
+    merges = not tf.__internal__.distribute.strategy_supports_no_merge_call()
+    return merges and not tf.distribute.in_cross_replica_context()

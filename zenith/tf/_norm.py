@@ -23,10 +23,10 @@ def as_norm(grad_norm: Any, dtype: str) -> Any:
     Raises:
         ValueError: if it is no scalar.
     """
-    norm = ops.convert_to_tensor(grad_norm)
+    norm = ops.convert_to_tensor(grad_norm, dtype)
     if len(norm.shape) > 0:
         raise ValueError(f"`grad_norm` must be a scalar, got shape {tuple(norm.shape)}")
-    return ops.cast(norm, dtype)
+    return norm
 
 
 def _entries(grad: Any, dtype: str) -> Any:

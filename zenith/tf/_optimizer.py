@@ -181,6 +181,17 @@ class ZenithWrapper(Scheduled):
         if "inner_optimizer" in vars(self):  # not yet where Keras' own __init__ sets a default
             self.inner_optimizer.loss_scale_factor = factor
 
+    def apply_gradients(self, grads_and_vars: Any) -> Any:
+        """Apply pairs of a gradient and its variable, and return `iterations`."""
+        super().apply_gradients(grads_and_vars)
+        return self.iterations
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set the values of `variables`."""
+        own = len(self._variables)
+        super().set_weights(weights[:own])
+        self.inner_optimizer.set_weights(weights[own:])
+
     def scale_loss(self, loss: Any) -> Any:
         """Return the loss as the inner optimizer scales it."""
         return self.inner_optimizer.scale_loss(loss)

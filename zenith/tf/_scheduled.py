@@ -1,6 +1,8 @@
 """What `Zenith` and `ZenithWrapper` share: a Keras optimizer whose rate follows the schedule."""
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
@@ -9,7 +11,7 @@ from keras import ops
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.tf._host import cond, once, overridden, reduced, untraced
+from zenith.tf._host import cond, first, once, overridden, reduced, untraced
 from zenith.tf._norm import as_norm, global_norm
 from zenith.tf._state import Schedule, dtype_for
 
@@ -73,6 +75,8 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
             ValueError: if the gradients do not match the variables, or `grad_norm` is no scalar.
         """
         grads = list(grads)
+        if not grads:
+            return  # as in Keras
         variables = self._own(trainable_variables)
         if trainable_variables is not None and len(grads) != len(variables):
             raise ValueError(f"got {len(grads)} gradients for {len(variables)} variables")
@@ -88,33 +92,43 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
             norm = self._norm(_measured(total, variables), update)
         else:
             norm = as_norm(grad_norm, self._built_schedule().dtype)
-        accepted = self._observe(norm, update)
+        accepted, rate = self._observe(norm, update)
 
-        def advance(run: Callable[..., None], accepted: Any, grads: Sequence[Any]) -> None:
-            with self._rate_in_force(summed):
+        def advance(run: Callable[..., None], accepted: Any, rate: Any, grads: Any) -> None:
+            with self._at(rate, summed):
                 cond(
                     accepted,
                     lambda: run(self._step, grads, variables),
                     lambda: run(self._drop),
-                    self._kept(variables),
+                    [*self._trainable_variables, *self._host().variables],
                 )
 
-        once(advance, accepted, total if summed else grads)
+        once(advance, accepted, rate, total if summed else grads)
 
     def save_own_variables(self, store: Any) -> None:
         """Write the variables, and the window, to the store of a `.keras` or weights file."""
-        super().save_own_variables(store)
+        if self._loaded is None:
+            super().save_own_variables(store)
+        else:
+            for key, value in self._loaded.items():
+                store[key] = value
         store["zenith_window"] = np.asarray(self.window)
 
     def load_own_variables(self, store: Any) -> None:
         """Read the variables that `save_own_variables` wrote; before `build`, keep them for it.
+
+        Those of another optimizer are left alone, with a warning, as in Keras.
 
         Raises:
             ValueError: if they are those of another window.
         """
         values = {key: store[key][()] for key in store.keys()}  # noqa: SIM118  (it is no mapping)
         if "zenith_window" not in values:
-            super().load_own_variables(store)  # of another optimizer, which Keras warns of
+            warnings.warn(
+                f"Skipping variable loading for optimizer '{self.name}', because the saved "
+                "optimizer has no schedule of ZENITH.",
+                stacklevel=2,
+            )
             return
         window = int(values.pop("zenith_window"))
         if window != self.window:
@@ -154,8 +168,7 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
             return list(self._trainable_variables)
         given = list(variables)
         if not self.built:
-            with keras.name_scope(self.name):
-                self.build(given)
+            self.build(given)
         self._host()._check_variables_are_known(given)
         return given
 
@@ -187,36 +200,28 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
 
         return ops.cond(update, accumulated, lambda: ops.zeros((), dtype))
 
-    def _observe(self, norm: Any, update: Any) -> Any:
-        """Advance the schedule, and return whether the host may step."""
+    def _observe(self, norm: Any, update: Any) -> tuple[Any, Any]:
+        """Advance the schedule; return whether the host may step, and at which rate."""
         schedule = self._built_schedule()
-        rate = ops.convert_to_tensor(self._host().learning_rate)
+        own = ops.convert_to_tensor(self._host().learning_rate)
         # A gradient of 0 at a rate of 0 is nobody's gradient: a phantom step.
-        counts = ops.logical_and(update, ops.logical_or(norm != 0, rate != 0))
+        counts = ops.logical_and(update, ops.logical_or(norm != 0, own != 0))
         accepted = schedule.observe(norm, counts)
-        return True if self.nonfinite == "propagate" else accepted
+        return True if self.nonfinite == "propagate" else accepted, schedule.rate(own)
 
-    def _rate_in_force(self, summed: bool) -> Any:
-        rate = self._built_schedule().rate(self._host().learning_rate)
+    def _at(self, rate: Any, summed: bool) -> AbstractContextManager[None]:
+        """The context in which the host steps at this rate."""
         # Gradients that were summed over the replicas to measure them need not be summed again.
         reduction = {"_all_reduce_sum_gradients": list} if summed else {}
-        return overridden(self._host(), _learning_rate=rate, **reduction)
-
-    def _kept(self, variables: Sequence[Any]) -> list[Any]:
-        """The variables that a dropped step leaves alone."""
-        host = self._host()
-        moving = {id(host._iterations)}
-        if host.gradient_accumulation_steps:
-            moving.update(map(id, host._accumulated_gradients))
-        return [
-            variable for variable in [*variables, *host.variables] if id(variable) not in moving
-        ]
+        return overridden(self._host(), _learning_rate=first(rate), **reduction)
 
     def _drop(self) -> None:
-        """Let the host forget the gradient, and count the iteration."""
-        if self._host().gradient_accumulation_steps:
-            self._host()._backend_reset_gradient_accumulators()
-        self._host()._iterations.assign_add(1)
+        """Leave everything as it was, before the first of the gradients that were accumulated."""
+        host = self._host()
+        if host.gradient_accumulation_steps:
+            for accumulator in host._accumulated_gradients:
+                accumulator.assign(ops.zeros(accumulator.shape, accumulator.dtype))
+            host._iterations.assign_sub(host.gradient_accumulation_steps - 1)
 
 
 def _measured(grads: Iterable[Any], variables: Iterable[Any]) -> list[tuple[Any, Any]]:

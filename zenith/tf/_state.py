@@ -21,9 +21,12 @@ class _Ops:
     """The library `keras.ops`, with slots in the integers that the state counts in."""
 
     where = staticmethod(ops.where)
-    maximum = staticmethod(ops.maximum)
     sum = staticmethod(ops.sum)
     arange = staticmethod(partial(ops.arange, dtype=_INT))
+
+    @staticmethod
+    def maximum(a: Any, b: Any) -> Any:
+        return ops.where(b > a, b, a)  # ops.maximum of float64 is float32 on the torch backend
 
 
 def dtype_for(variables: Iterable[Any]) -> str:
