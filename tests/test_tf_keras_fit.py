@@ -100,7 +100,7 @@ def test_accumulation_in_fit_is_the_big_batch_and_a_bad_micro_batch_drops_its_up
         model.compile(optimizer=optimizer, loss="mse")
         model.fit(np.concatenate(bad), np.concatenate(y), batch_size=4, shuffle=False, verbose=0)
         state = plain(optimizer.zenith_state)
-        assert (state["count"], state["skipped"], int(optimizer.iterations)) == (5, 1, 6)
+        assert (state["count"], state["skipped"], int(optimizer.iterations)) == (5, 1, 5)
         np.testing.assert_allclose(state["norms"], wanted["norms"], rtol=2e-6)
         np.testing.assert_allclose(state["scale"], wanted["scale"], rtol=2e-6)
         assert_close(model.get_weights(), big.get_weights(), 2e-6)
@@ -120,7 +120,7 @@ def test_a_bad_batch_in_a_compiled_step_changes_nothing():
     for v in [*model.variables, *optimizer.variables]:
         if not np.array_equal(np.array(v), before[v.path]):
             changed[v.path.split("/")[-1]] = (int(before[v.path]), int(np.array(v)))
-    assert changed == {"iteration": (3, 4), "zenith_skipped": (0, 1)}
+    assert changed == {"zenith_skipped": (0, 1)}
 
 
 # --- the user's rate ------------------------------------------------------------------------------
