@@ -1,0 +1,135 @@
+"""The schedule's state as JAX arrays, the call that advances it, and its place in an optimizer."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from zenith import core
+from zenith.core import ZenithState
+
+__all__ = ["init", "observe", "set_zenith_state", "zenith_state"]
+
+
+class _Numpy:
+    """The library `jax.numpy`, with slots in the integers that the state counts in."""
+
+    where = staticmethod(jnp.where)
+    maximum = staticmethod(jnp.maximum)
+    sum = staticmethod(jnp.sum)
+    arange = staticmethod(partial(jnp.arange, dtype=jnp.int32))
+
+
+def init(window: int, params: Any) -> ZenithState:
+    """Return the state before the first norm, as arrays that share no buffer."""
+    dtypes = (jnp.result_type(leaf) for leaf in jax.tree.leaves(params))
+    wide = any(dtype in (jnp.float64, jnp.complex128) for dtype in dtypes)
+    return _arrays(core.init(window), jnp.float64 if wide else jnp.float32)
+
+
+def observe(state: ZenithState, grads: Any, grad_norm: ArrayLike | None) -> ZenithState:
+    """Return the state after this gradient: as it was, if the tree holds no gradient at all.
+
+    Raises:
+        ValueError: if `grad_norm` is no scalar.
+    """
+    dtype = state.norms.dtype
+    if grad_norm is None:
+        leaves = jax.tree.leaves(grads)
+        return core.update(state, _global_norm(leaves, dtype), _Numpy) if leaves else state
+    norm = jnp.asarray(grad_norm)
+    if norm.ndim > 0:
+        raise ValueError(f"`grad_norm` must be a scalar, got shape {norm.shape}")
+    return core.update(state, norm.astype(dtype), _Numpy)
+
+
+def zenith_state(opt_state: Any) -> ZenithState:
+    """Return the one `ZenithState` inside the state of an optimizer, however it is nested.
+
+    It can be asked inside of `jax.jit`, and copies nothing from the device.
+
+    Args:
+        opt_state: what the `init` or `update` of an optax optimizer returned.
+
+    Raises:
+        ValueError: if there is none, or more than one; their paths are named.
+
+    Example:
+        >>> import optax
+        >>> from zenith.optax import scale_by_zenith, zenith_state
+        >>> optimizer = optax.chain(optax.clip(1.0), scale_by_zenith(window=3), optax.sgd(0.1))
+        >>> zenith_state(optimizer.init({"w": jax.numpy.ones(2)})).norms
+        Array([0., 0., 0.], dtype=float32)
+    """
+    return _only(opt_state)[1]
+
+
+def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
+    """Return `opt_state` with `state` in the place that `zenith_state` finds.
+
+    Args:
+        opt_state: what the `init` or `update` of an optax optimizer returned; it is not changed.
+        state: the state of any framework; it takes on the dtype and sharding of the one there.
+
+    Raises:
+        TypeError: if `state` is no `ZenithState`.
+        ValueError: if there is no place for it, or more than one; if it is of another window, or
+            holds an impossible value.
+
+    Example:
+        >>> import optax, zenith
+        >>> from zenith.optax import scale_by_zenith, set_zenith_state, zenith_state
+        >>> opt_state = scale_by_zenith(window=3).init({"w": jax.numpy.ones(2)})
+        >>> carried = zenith.update(zenith.init(window=3), norm=5.0)
+        >>> zenith_state(set_zenith_state(opt_state, carried)).norms
+        Array([5., 0., 0.], dtype=float32)
+    """
+    path, old = _only(opt_state)
+    dtype = old.norms.dtype
+    state = core.checked(state, old.norms.shape[-1], float(np.finfo(dtype).max))
+    new = jax.tree.map(
+        lambda x, place: jax.device_put(x, place.sharding), _arrays(state, dtype), old
+    )
+    return jax.tree.map_with_path(
+        lambda at, x: new if at == path else x, opt_state, is_leaf=_is_zenith_state
+    )
+
+
+def _only(opt_state: Any) -> tuple[Any, ZenithState]:
+    leaves = jax.tree.leaves_with_path(opt_state, is_leaf=_is_zenith_state)
+    found = [(path, leaf) for path, leaf in leaves if _is_zenith_state(leaf)]
+    if len(found) != 1:
+        paths = ", ".join(jax.tree_util.keystr(path) or "the root" for path, _ in found)
+        raise ValueError(
+            "the optimizer's state must hold one ZenithState, "
+            + (f"got {len(found)}, at {paths}" if found else "got none")
+        )
+    return found[0]
+
+
+def _is_zenith_state(node: Any) -> bool:
+    return isinstance(node, ZenithState)
+
+
+def _arrays(state: ZenithState, dtype: Any) -> ZenithState:
+    return ZenithState(
+        norms=jnp.array(state.norms, dtype),
+        count=jnp.array(state.count, jnp.int32),
+        mean=jnp.array(state.mean, dtype),
+        zenith=jnp.array(state.zenith, dtype),
+        scale=jnp.array(state.scale, dtype),
+        skipped=jnp.array(state.skipped, jnp.int32),
+    )
+
+
+def _global_norm(grads: list[Any], dtype: Any) -> jax.Array:
+    return jnp.sqrt(sum(_square_sum(jnp.asarray(grad), dtype) for grad in grads))
+
+
+def _square_sum(grad: jax.Array, dtype: Any) -> jax.Array:
+    if jnp.iscomplexobj(grad):
+        return _square_sum(grad.real, dtype) + _square_sum(grad.imag, dtype)
+    return jnp.sum(jnp.square(grad.astype(dtype)))
