@@ -75,6 +75,22 @@ for g, scale in zip(grads, wanted, strict=True):
     params, state = mapped(params, state, jnp.asarray(parts))
     np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=1e-5)
 np.testing.assert_allclose(params, alone(), rtol=1e-5, atol=1e-5)
+
+# pmap: the same, with the devices in an axis of parameters, state and gradients
+def summed(params, state, g):
+    return step(params, state, jax.lax.psum(g, "x"))
+
+params = jnp.ones((8, 16, 3))
+state = jax.pmap(optimizer.init)(params)
+before = jax.tree.map(lambda x: x.sharding, state)
+for g, scale in zip(grads, wanted, strict=True):
+    parts = numbers.integers(-4, 5, (8, 16, 3)).astype("float32")
+    parts[0] = g - parts[1:].sum(0)
+    params, state = jax.pmap(summed, "x")(params, state, jnp.asarray(parts))
+    np.testing.assert_allclose(zenith_state(state).scale, [scale] * 8, rtol=1e-6)
+same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, before)
+assert all(jax.tree.leaves(same)), same
+np.testing.assert_allclose(params, np.stack([alone()] * 8), rtol=1e-5, atol=1e-5)
 print("done")
 """
 

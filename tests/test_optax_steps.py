@@ -335,9 +335,10 @@ def test_a_traced_window_says_what_to_do():
         optimizer.init(params())
 
 
-def test_multi_steps_give_one_norm_for_each_update():
+@pytest.mark.parametrize("jit", [False, True])
+def test_multi_steps_give_one_norm_for_each_update(jit):
     optimizer = optax.MultiSteps(sgd_under_zenith(LR, WINDOW), every_k_schedule=4)
-    _, state = run(optimizer)
+    _, state = run(optimizer, jit=jit)
     means = [
         norm(jax.tree.map(lambda *g: sum(g) / 4, *map(gradient, range(i, i + 4))))
         for i in range(0, STEPS, 4)
@@ -383,6 +384,25 @@ def test_tree_map_params_takes_no_field_of_the_schedule_for_a_parameter():
     mapped = optax.tree_utils.tree_map_params(optimizer, lambda x: 0 * x, state)
     assert_same(zenith_state(mapped), zenith_state(state))
     assert float(jnp.abs(mapped[0].inner.trace["a"]).max()) == 0
+
+
+def test_reduce_on_plateau_after_it_multiplies_its_rate():
+    plateau = optax.contrib.reduce_on_plateau(factor=0.5, patience=2)
+    optimizer = optax.chain(sgd_under_zenith(LR, WINDOW), plateau)
+    own, state = run(optimizer, range(4), value=1.0)  # the loss stands still
+    assert float(optax.tree.get(state, "plateau_count")) == 1
+    updates, state = optimizer.update(gradient(4), state, own, value=1.0)
+    factor = float(state[1].scale)
+    assert factor == 0.25  # halved at the third step and at the fifth
+    assert_close(updates, jax.tree.map(lambda g: -LR * SCALES[4] * factor * g, gradient(4)))
+
+
+def test_optax_finds_and_sets_the_fields_by_their_names():
+    optimizer = optax.chain(optax.clip(1.0), scale_by_zenith(WINDOW), optax.adam(LR))
+    _, state = run(optimizer, range(2))
+    assert optax.tree.get(state, "norms").tolist() == zenith_state(state).norms.tolist()
+    assert int(optax.tree.get(state, "ZenithState").count) == 2
+    assert int(zenith_state(optax.tree.set(state, skipped=jnp.int32(7))).skipped) == 7
 
 
 # --- the state

@@ -90,9 +90,9 @@ def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
     path, old = _only(opt_state)
     dtype = old.norms.dtype
     state = core.checked(state, old.norms.shape[-1], float(np.finfo(dtype).max))
-    new = jax.tree.map(
-        lambda x, place: jax.device_put(x, place.sharding), _arrays(state, dtype), old
-    )
+    places, structure = jax.tree.flatten(old)  # of Flax NNX' variables, not only of arrays
+    arrays = zip(_arrays(state, dtype), places, strict=True)
+    new = structure.unflatten([jax.device_put(x, place.sharding) for x, place in arrays])
     return jax.tree.map_with_path(
         lambda at, x: new if at == path else x, opt_state, is_leaf=_is_zenith_state
     )
