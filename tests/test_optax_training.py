@@ -1,5 +1,7 @@
 """Every way of training in JAX, on the digits: the same weights, and the rates of Algorithm 1."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -33,7 +35,7 @@ def batches(digits):
 
 def weights():
     numbers = np.random.default_rng(0)
-    sizes = zip(SIZES, SIZES[1:], strict=False)
+    sizes = itertools.pairwise(SIZES)
     matrices = [numbers.standard_normal((a, b)) * np.sqrt(2 / a) for a, b in sizes]
     return [(jnp.asarray(m, "float32"), jnp.zeros(m.shape[1])) for m in matrices]
 
@@ -92,7 +94,7 @@ def linen_train_state(batches):
 
 def flax_nnx(batches):
     rngs = nnx.Rngs(0)
-    layers = [nnx.Linear(a, b, rngs=rngs) for a, b in zip(SIZES, SIZES[1:], strict=False)]
+    layers = [nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(SIZES)]
     for layer, (w, b) in zip(layers, weights(), strict=True):
         layer.kernel[...], layer.bias[...] = w, b
     model = nnx.Sequential(layers[0], nnx.relu, layers[1])
