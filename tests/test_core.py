@@ -7,14 +7,18 @@ import json
 import math
 import numbers
 import random
+import runpy
 import statistics
 import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from _golden import CASES, assert_golden
+from _golden import norms as golden_norms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +76,20 @@ def algorithm_1(norms: Iterable[float], window: int) -> Iterator[tuple[float, fl
 def assert_close(actual: float, expected: float) -> None:
     # Below 1e-308 a double has fewer than 52 bits: there, up to two of the last one.
     assert math.isclose(actual, expected, rel_tol=1e-12, abs_tol=1e-323), (actual, expected)
+
+
+# --- the golden vectors
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_golden_vectors(case: dict[str, Any]) -> None:
+    assert_golden(case, follow(init(case["window"]), golden_norms(case)), tolerance=1e-15)
+
+
+def test_the_golden_vectors_are_what_their_script_makes() -> None:
+    folder = Path(__file__).parent / "golden"
+    found: dict[str, Any] = runpy.run_path(str(folder / "make.py"))
+    assert found["document"]() == (folder / "vectors.json").read_text()
 
 
 # --- steps worked out by hand
