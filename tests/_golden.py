@@ -16,7 +16,7 @@ def norms(case: dict[str, Any]) -> list[float]:
 
 
 def assert_golden(case: dict[str, Any], states: Iterable[Any], tolerance: float) -> None:
-    """Every field after every norm, the ring at the end: to a relative tolerance, counts exactly."""
+    """Every field after every norm, and the ring: numbers to a tolerance, counts exactly."""
     states = list(states)
     assert len(states) == len(case["norms"])
     for t, state in enumerate(states):

@@ -50,8 +50,8 @@ def cases() -> dict[str, tuple[int, list[float]]]:
     def noisy(size: float) -> float:
         return round(1024 * size * draw.lognormvariate(0, 0.5)) / 1024
 
-    fall = [noisy(8 * 0.97**t) for t in range(120)]
-    humps = [noisy(2 + math.sin(t / 7)) for t in range(200)]
+    fall = [noisy(8 * 0.97**t) for t in range(60)]
+    humps = [noisy(2 + math.sin(t / 7)) for t in range(90)]
     bad = {9: math.nan, 10: math.inf, 11: math.nan, 40: -math.inf}
     return {
         "by hand": (2, [3.0, 5.0, 1.0, 1.0, 7.0]),
@@ -61,8 +61,8 @@ def cases() -> dict[str, tuple[int, list[float]]]:
         "zero, then not": (2, [0.0, 0.0, 0.0, 6.0, 2.0, 0.0, 0.0]),
         "a spike": (4, [1.0] * 6 + [1e8] + [1.0] * 6),
         "falling": (10, fall),
-        "up and down": (25, humps),
-        "not finite": (5, [bad.get(t, norm) for t, norm in enumerate(fall[:60])]),
+        "up and down": (20, humps),
+        "not finite": (5, [bad.get(t, norm) for t, norm in enumerate(fall)]),
         "not finite from the start": (2, [math.inf, math.nan, 2.0, math.nan, 4.0, 1.0]),
     }
 
