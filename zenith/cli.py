@@ -10,6 +10,8 @@ from io import TextIOWrapper
 
 __all__ = ["main"]
 
+_OF_A_CHECKPOINT = {"h5py": "h5py", "jax": "orbax-checkpoint", "orbax": "orbax-checkpoint"}
+
 FAILED, INTERRUPTED = 2, 130  # 130: 128 + the number of the signal, as in a shell
 
 
@@ -56,7 +58,8 @@ def _missing_extra(error: ModuleNotFoundError) -> str:
     missing = (error.name or "").partition(".")[0]
     if missing in ("", "zenith"):
         raise error  # a fault of ours, which no extra puts right
-    return f'{missing} is not installed: pip install "zenith-optim[demo]"'
+    package = _OF_A_CHECKPOINT.get(missing, '"zenith-optim[demo]"')
+    return f"{missing} is not installed: pip install {package}"
 
 
 def _never_fail_to_print() -> None:

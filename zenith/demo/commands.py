@@ -4,13 +4,16 @@ A command only reads its options: it returns the work, which `zenith.cli.main` t
 what Typer makes of an exception or of Ctrl-C concerns nothing but the options.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from zenith.core import ZenithState, metrics, to_dict
 from zenith.demo import own_version
+from zenith.demo.errors import UserError, reason
 from zenith.demo.settings import (
     DATA,
     FASHION_MNIST_DIR,
@@ -61,7 +64,7 @@ def zenith(
         typer.echo(f"zenith-optim {own_version()}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        context.fail("name a command: `demo` or `report`; `zenith --help` explains them")
+        context.fail("name a command: `demo`, `report` or `state`; `zenith --help` explains them")
 
 
 @app.command()
@@ -147,3 +150,71 @@ def redraw(
         return 0
 
     return job
+
+
+state = typer.Typer(rich_markup_mode=None, help="The schedule's state in a checkpoint.")
+app.add_typer(state, name="state")
+
+Checkpoint = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="What torch.save wrote, a .keras or .weights.h5 file, the directory of an orbax "
+        "checkpoint, or a document that `zenith state convert` wrote.",
+    ),
+]
+At = Annotated[
+    str | None, typer.Option(help="Its place in the checkpoint, where there are several states.")
+]
+
+
+@state.command()
+def show(file: Checkpoint, at: At = None) -> Job:
+    """Print the numbers of the schedule, one on each line."""
+
+    def job() -> int:
+        found = checkpointed(file, at)
+        typer.echo(f"{'window':<10}{len(found.norms)}")
+        for name, value in metrics(found).items():
+            typer.echo(f"{name:<10}{value}")
+        return 0
+
+    return job
+
+
+@state.command()
+def convert(
+    file: Checkpoint,
+    out: Annotated[
+        Path | None, typer.Argument(metavar="[OUT]", help="File to write.", show_default="stdout")
+    ] = None,
+    at: At = None,
+) -> Job:
+    """Write the schedule's state as the JSON document that every framework can load.
+
+    `zenith.from_dict(json.load(file))` is a state to be set on an optimizer of any framework.
+    """
+
+    def job() -> int:
+        text = json.dumps(to_dict(checkpointed(file, at))) + "\n"
+        if out is None:
+            typer.echo(text, nl=False)
+        else:
+            from zenith.demo.output import replace
+
+            replace(out, text.encode())
+        return 0
+
+    return job
+
+
+def checkpointed(file: Path, at: str | None) -> ZenithState:
+    """Return the state in a checkpoint."""
+    from zenith.checkpoints import read
+
+    try:
+        return read(file, at)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({reason(error)})") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -106,13 +106,18 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
         once(advance, accepted, rate, total if summed else grads)
 
     def save_own_variables(self, store: Any) -> None:
-        """Write the variables, and the window, to the store of a `.keras` or weights file."""
-        if self._loaded is None:
-            super().save_own_variables(store)
-        else:
+        """Write the variables, and which are the schedule's, to a `.keras` or weights file.
+
+        From the variable `zenith_at` on, six are the fields of the `ZenithState`.
+        """
+        if self._loaded is not None:
             for key, value in self._loaded.items():
                 store[key] = value
-        store["zenith_window"] = np.asarray(self.window)
+            return
+        super().save_own_variables(store)
+        if self._schedule is not None:
+            norms = self._schedule.variables.norms
+            store["zenith_at"] = np.asarray([v is norms for v in self.variables].index(True))
 
     def load_own_variables(self, store: Any) -> None:
         """Read the variables that `save_own_variables` wrote; before `build`, keep them for it.
@@ -123,23 +128,26 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
             ValueError: if they are those of another window.
         """
         values = {key: store[key][()] for key in store.keys()}  # noqa: SIM118  (it is no mapping)
-        if "zenith_window" not in values:
+        if "zenith_at" not in values:
             warnings.warn(
                 f"Skipping variable loading for optimizer '{self.name}', because the saved "
                 "optimizer has no schedule of ZENITH.",
                 stacklevel=2,
             )
             return
-        window = int(values.pop("zenith_window"))
+        window = len(values[str(int(values["zenith_at"]))])
         if window != self.window:
             raise ValueError(
                 f"`window` of the saved state must be that of the optimizer '{self.name}', "
                 f"{self.window}, got {window}"
             )
         if self.built:
-            super().load_own_variables(values)
+            self._load(values)
         else:
             self._loaded = values
+
+    def _load(self, values: Mapping[str, Any]) -> None:
+        super().load_own_variables({k: v for k, v in values.items() if k != "zenith_at"})
 
     def _set_up(self, window: int, nonfinite: str) -> None:
         if nonfinite not in ("skip", "propagate"):
@@ -151,7 +159,7 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
         self._schedule = Schedule(self.window, dtype_for(variables), self.add_variable)
         if self._loaded is not None:
             with untraced():
-                super().load_own_variables(self._loaded)
+                self._load(self._loaded)
             self._loaded = None
 
     def _built_schedule(self) -> Schedule:
