@@ -49,6 +49,7 @@ class Group:
 
 def run_group(folder: Path, world_size: int, scenarios: Scenarios) -> Group:
     """Run the scenarios, one after another, on `world_size` processes; never hang."""
+    folder.mkdir(exist_ok=True)
     context = mp.spawn(_rank, (world_size, str(folder), scenarios), world_size, join=False)
     end, error = time.monotonic() + LIFETIME, None
     try:

@@ -813,6 +813,15 @@ def load_on_two(way: Any, momentum: float, folder: Path) -> list[dict[str, Any]]
     return [loaded, contents(model, optimizer)]
 
 
+def load_on_three(momentum: float, folder: Path) -> list[dict[str, Any]]:
+    """Every rank takes the whole batch: its mean is the same, and four rows are not for three."""
+    model, optimizer = optimized(sharded_network(), momentum)
+    load(model, optimizer, WAYS["nested"], folder)
+    loaded = contents(model, optimizer)
+    train(model, optimizer, range(CUT, STEPS))
+    return [loaded, contents(model, optimizer)]
+
+
 def broadcast_from_one(momentum: float) -> list[dict[str, Any]]:
     """Only rank 0 holds the optimizer's full checkpoint, from which both ranks load."""
     model, optimizer = optimized(sharded_network(), momentum)
@@ -890,6 +899,18 @@ def test_one_process_resumes_what_two_ranks_saved(
     train(model, optimizer, range(CUT, STEPS))
     assert_close(contents(model, optimizer), end)
     assert end["schedule"]["scale"] < 0.9
+
+
+def test_three_ranks_resume_what_two_have_saved(two: Group, folder: Path) -> None:
+    runs = {str(m): partial(load_on_three, m, folder / f"two-nested-{m}") for m in MOMENTA}
+    for momentum in MOMENTA:
+        two.results(f"again-nested-{momentum}")  # fails here if there is nothing to load
+    three = run_group(folder / "three", 3, runs)
+    for momentum in MOMENTA:
+        saved, end = two.results(f"save-nested-{momentum}")[0]
+        for loaded, end_of_three in three.results(str(momentum)):
+            assert_same(loaded, saved)
+            assert_close(end_of_three, end)
 
 
 @sharded
