@@ -250,6 +250,20 @@ def test_updates_keep_their_dtype_and_the_state_is_float32(dtype):
     assert signature(state) == signature(optimizer.init(params(dtype)))
 
 
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float16", "bfloat16", "float32", "complex64"])
+def test_no_promotion_is_implicit(dtype):
+    ours = {"a": jnp.ones(2, dtype)}
+    with jax.numpy_dtype_promotion("strict"):
+        for optimizer in (sgd_under_zenith(LR, 1, momentum=0.9), scale_by_zenith(1)):
+            state = optimizer.init(ours)
+            for factor in (1, 0.5):  # of the norm, and so of the second step
+                grads = jax.tree.map(lambda x: x * x.dtype.type(factor), ours)  # noqa: B023
+                updates, state = jax.jit(optimizer.update)(grads, state, ours)
+            assert updates["a"].dtype == jnp.dtype(dtype)
+            assert float(zenith_state(state).scale) == 0.5
+        assert float(updates["a"].real.astype("float32")[0]) == 0.25
+
+
 def test_norms_that_half_precision_cannot_hold():
     optimizer = scale_by_zenith(window=1)
     large = jnp.full(4, 60000, "float16")
@@ -356,6 +370,8 @@ def test_a_norm_that_is_given_is_used_and_goes_through_chain_and_multi_steps():
     assert zenith_state(run(multi, range(4), grad_norm=given)[1]).norms.tolist() == [7.0, 7.0, 0.0]
     with pytest.raises(ValueError, match=r"`grad_norm` must be a scalar, got shape \(2,\)"):
         chain.update(gradient(0), chain.init(params()), grad_norm=jnp.ones(2))
+    with pytest.raises(ValueError, match=r"`grad_norm` must be real, got 1j"):
+        chain.update(gradient(0), chain.init(params()), grad_norm=1j)
 
 
 def test_a_partition_has_its_own_norm_unless_zenith_is_outermost():
@@ -434,6 +450,20 @@ def test_a_state_that_does_not_fit_is_refused():
         set_zenith_state(state, zenith.init(3))
     with pytest.raises(TypeError, match="must be a ZenithState, got dict"):
         set_zenith_state(state, {})
+
+
+def test_a_state_is_put_back_under_jit_and_into_each_member_of_a_population():
+    optimizer = scale_by_zenith(2)
+    carried = zenith.update(zenith.init(2), 5.0)
+
+    def put(state):
+        return set_zenith_state(state, carried)
+
+    assert zenith_state(jax.jit(put)(optimizer.init(params()))).norms.tolist() == [5.0, 0.0]
+    population = jax.vmap(optimizer.init)(jnp.ones((3, 2)))
+    with pytest.raises(ValueError, match=r"a single ZenithState, got one of shape \(3,\)"):
+        put(population)
+    assert zenith_state(jax.vmap(put)(population)).norms.tolist() == [[5.0, 0.0]] * 3
 
 
 def test_a_pickled_run_goes_on_to_the_last_bit():

@@ -34,7 +34,7 @@ def observe(state: ZenithState, grads: Any, grad_norm: ArrayLike | None) -> Zeni
     """Return the state after this gradient: as it was, if the tree holds no gradient at all.
 
     Raises:
-        ValueError: if `grad_norm` is no scalar.
+        ValueError: if `grad_norm` is no real scalar.
     """
     dtype = state.norms.dtype
     if grad_norm is None:
@@ -43,6 +43,8 @@ def observe(state: ZenithState, grads: Any, grad_norm: ArrayLike | None) -> Zeni
     norm = jnp.asarray(grad_norm)
     if norm.ndim > 0:
         raise ValueError(f"`grad_norm` must be a scalar, got shape {norm.shape}")
+    if jnp.iscomplexobj(norm):
+        raise ValueError(f"`grad_norm` must be real, got {grad_norm!r}")
     return core.update(state, norm.astype(dtype), _Numpy)
 
 
@@ -92,10 +94,19 @@ def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
     state = core.checked(state, old.norms.shape[-1], float(np.finfo(dtype).max))
     places, structure = jax.tree.flatten(old)  # of Flax NNX' variables, not only of arrays
     arrays = zip(_arrays(state, dtype), places, strict=True)
-    new = structure.unflatten([jax.device_put(x, place.sharding) for x, place in arrays])
+    new = structure.unflatten([_put(x, place) for x, place in arrays])
     return jax.tree.map_with_path(
         lambda at, x: new if at == path else x, opt_state, is_leaf=_is_zenith_state
     )
+
+
+def _put(x: jax.Array, place: Any) -> jax.Array:
+    if place.shape != x.shape:
+        raise ValueError(
+            f"the state must go into a single ZenithState, got one of shape {place.shape[:-1]}: "
+            "of a population, set each member's under jax.vmap"
+        )
+    return jax.device_put(x, getattr(place, "sharding", None))  # which a traced array has not
 
 
 def _only(opt_state: Any) -> tuple[Any, ZenithState]:

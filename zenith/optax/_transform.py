@@ -232,7 +232,9 @@ def _scaled(updates: optax.Updates, scale: jax.Array) -> optax.Updates:
 
     def scaled(update: Any) -> jax.Array:
         update = jnp.asarray(update)
-        wide = jnp.promote_types(update.dtype, scale.dtype)
+        wide = update.dtype  # jnp.promote_types refuses some pairs, under strict promotion most
+        if not jnp.iscomplexobj(update) and wide.itemsize < scale.dtype.itemsize:
+            wide = scale.dtype
         return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
 
     return jax.tree.map(scaled, updates)
