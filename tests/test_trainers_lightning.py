@@ -1,0 +1,120 @@
+"""Lightning: `configure_optimizers`, the rate in its monitor, its own checkpoint."""
+
+import csv
+
+import pytest
+import torch
+from _trainers import CUT, STEPS, WINDOW, Network, loader, plain_loop
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
+
+from zenith.torch import Zenith, ZenithLR
+
+# Lightning itself uses what torch has deprecated, and gives advice in the form of warnings.
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+BATCHES = list(loader())
+
+
+class Digits(LightningModule):
+    def __init__(self, **keywords):
+        super().__init__()
+        self.network, self.keywords = Network(), keywords
+
+    def training_step(self, _, __):
+        # By the step and not by the loader, which Lightning begins anew when a run is resumed.
+        return self.network(**BATCHES[self.global_step])["loss"]
+
+    def configure_optimizers(self):
+        return Zenith(self.parameters(), lr=0.1, window=WINDOW, momentum=0.9, **self.keywords)
+
+
+class Scheduled(Digits):
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9)
+        scheduler = ZenithLR(optimizer, window=WINDOW)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+
+
+class RateInForce(Callback):
+    """The callback of the documentation: LearningRateMonitor shows what was set, not the scale."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        (rate,) = trainer.optimizers[0].get_last_lr()
+        self.rates.append(rate)
+        module.log("rate", rate)
+
+
+def fit(module, folder, callbacks, steps=STEPS, resume=None, **more):
+    trainer = Trainer(
+        max_steps=steps,
+        accelerator="cpu",
+        logger=CSVLogger(folder, flush_logs_every_n_steps=1),
+        log_every_n_steps=1,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(folder, save_last=True, save_top_k=0), *callbacks],
+        **more,
+    )
+    trainer.fit(module, loader(), ckpt_path=resume)
+    return [p.detach().clone() for p in module.parameters()], trainer
+
+
+def zenith(parameters, **more):
+    optimizer = Zenith(parameters, lr=0.1, window=WINDOW, momentum=0.9, **more)
+    return optimizer, optimizer
+
+
+def zenith_lr(parameters):
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    return optimizer, ZenithLR(optimizer, window=WINDOW)
+
+
+def test_it_takes_the_steps_of_a_loop_and_resumes(tmp_path):
+    wanted_rates, wanted_weights = plain_loop(zenith)
+    whole = RateInForce()
+    weights, _ = fit(Digits(), tmp_path / "whole", [whole])
+    assert min(whole.rates) < 0.08
+    assert whole.rates == wanted_rates
+    torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
+
+    fit(Digits(), tmp_path / "half", [RateInForce()], CUT)
+    rest = RateInForce()
+    weights, _ = fit(Digits(), tmp_path / "rest", [rest], resume=tmp_path / "half" / "last.ckpt")
+    assert rest.rates == wanted_rates[CUT:]
+    torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
+
+
+def test_the_monitor_shows_the_rate_in_force_of_the_scheduler(tmp_path):
+    wanted_rates, wanted_weights = plain_loop(zenith_lr)
+    weights, trainer = fit(Scheduled(), tmp_path / "whole", [LearningRateMonitor("step")])
+    torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
+    with open(f"{trainer.logger.log_dir}/metrics.csv") as file:
+        logged = [float(row["lr-SGD"]) for row in csv.DictReader(file) if row["lr-SGD"]]
+    # It reads the rate as the next batch begins, when that of the last step is still in force.
+    assert logged[1:] == pytest.approx(wanted_rates[:-1], rel=1e-6)
+
+    fit(Scheduled(), tmp_path / "half", [], CUT)
+    weights, _ = fit(Scheduled(), tmp_path / "rest", [], resume=tmp_path / "half" / "last.ckpt")
+    torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
+
+
+def test_its_own_clipping_saturates_the_schedule_and_max_grad_norm_does_not(tmp_path):
+    trap = RateInForce()
+    fit(Digits(), tmp_path / "trap", [trap], gradient_clip_val=1e-3)
+    assert trap.rates == pytest.approx([0.1] * STEPS, rel=1e-3)
+    remedy = RateInForce()
+    fit(Digits(max_grad_norm=1e-3), tmp_path / "remedy", [remedy])
+    assert remedy.rates == plain_loop(lambda p: zenith(p, max_grad_norm=1e-3))[0]
+    assert min(remedy.rates) < 0.08
+
+
+def test_accumulated_batches_give_one_norm_for_each_update(tmp_path):
+    module, seen = Digits(), RateInForce()
+    _, trainer = fit(module, tmp_path, [seen], steps=STEPS // 4, accumulate_grad_batches=4)
+    assert int(trainer.optimizers[0].zenith_state.count) == STEPS // 4
