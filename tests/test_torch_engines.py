@@ -206,7 +206,7 @@ def torchrun(folder: Path, *arguments: str) -> list[dict[str, Any]]:
     """Run the script on two ranks; return what each rank has written at the end."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     # torch 2.13: workers that are started anew otherwise find, in the store that they share with
-    # torchrun, the address of a rank that is no more; and then fail or hang, one time in five.
+    # torchrun, the address of a rank that is no more; and then often fail or hang.
     fresh_store = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **fresh_store}
     source = str(Path(zenith.__file__).parents[1])
