@@ -1,0 +1,231 @@
+"""Table 1: what an iteration costs with every optimizer, side by side.
+
+Each optimizer has a network of its own, with the same first weights, and the same batch of random
+images. One repetition runs them all, in an order drawn anew, and each is compared with SGD in the
+*same* repetition. What is printed is the median of those paired figures with their quartiles.
+"""
+
+import json
+import platform
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks.quartiles import quartiles, spread
+from experiments.models import vgg19
+from experiments.optimizers import OPTIMIZERS, make
+
+__all__ = ["measure", "table"]
+
+_READS = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero"}
+
+
+@dataclass
+class Subject:
+    """One optimizer with its network: what it is timed on, and what was seen of it."""
+
+    name: str
+    network: nn.Module
+    batch: tuple[Tensor, Tensor]
+    lr: float
+    inside: float = 0.0  # seconds in the closure: forward and backward
+    forwards: int = 0
+    optimizer: Any = field(init=False)
+    scheduler: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.optimizer, self.scheduler = make(self.name, self.network.parameters(), self.lr, 10_000)
+
+    def closure(self, backward: bool = True) -> Tensor:
+        """The loss of the batch, and, if wanted, its gradient."""
+        start = time.perf_counter()
+        with torch.set_grad_enabled(backward):
+            loss = nn.functional.cross_entropy(self.network(self.batch[0]), self.batch[1])
+            if backward:
+                self.optimizer.zero_grad()
+                loss.backward()
+        self.forwards += 1
+        _wait(self.batch[0])
+        self.inside += time.perf_counter() - start
+        return loss
+
+    def iterate(self) -> None:
+        """One iteration of training."""
+        loss = self.optimizer.step(self.closure)
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(float(loss.detach()))
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    def timed(self, iterations: int) -> tuple[float, float]:
+        """Return milliseconds for each iteration, and how many of them are the optimizer's own."""
+        self.inside = 0.0
+        _wait(self.batch[0])
+        start = time.perf_counter()
+        for _ in range(iterations):
+            self.iterate()
+        _wait(self.batch[0])
+        whole = time.perf_counter() - start
+        return 1e3 * whole / iterations, 1e3 * (whole - self.inside) / iterations
+
+
+class Reads(TorchDispatchMode):
+    """Counts the operators that read the device's memory back to the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func._schema.name in _READS
+        return func(*args, **(kwargs or {}))
+
+
+def measure(
+    names: Sequence[str], batch: int, repetitions: int, iterations: int, device: str, width: float
+) -> dict[str, Any]:
+    """Return every figure as a document that `json` can write."""
+    images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
+    labels = torch.arange(batch, device=device) % 10
+    subjects = {
+        name: Subject(name, vgg19(width).to(device), (images, labels), lr=1e-4) for name in names
+    }
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    draw = random.Random(0)
+    for repetition in range(repetitions + 1):  # the first warms up, and is thrown away
+        for name in draw.sample(list(names), len(names)):
+            found = subjects[name].timed(iterations)
+            if repetition:
+                samples[name].append(found)
+    return {
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "batch": batch,
+        "iterations": iterations,
+        "parameters": sum(p.numel() for p in subjects[names[0]].network.parameters()),
+        "optimizers": {
+            name: {
+                "milliseconds": [whole for whole, _ in samples[name]],
+                "step milliseconds": [own for _, own in samples[name]],
+                **observed(subjects[name]),
+            }
+            for name in names
+        },
+    }
+
+
+def observed(subject: Subject, iterations: int = 8) -> dict[str, float]:
+    """Memory, forward passes and reads of the device, over some more iterations."""
+    subject.forwards = 0
+    with Reads() as reads:
+        for _ in range(iterations):
+            subject.iterate()
+    params = list(subject.network.parameters())
+    model = sum(p.numel() * p.element_size() for p in params)
+    return {
+        "memory": state_bytes(subject.optimizer, params) / model,
+        "forwards": subject.forwards / iterations,
+        "reads": reads.count / iterations,
+    }
+
+
+def state_bytes(optimizer: Any, params: Iterable[Tensor]) -> int:
+    """The bytes of all tensors that an optimizer keeps, its parameters and gradients aside."""
+    seen = {t.untyped_storage().data_ptr() for p in params for t in (p, p.grad) if t is not None}
+    total = 0
+    for tensor in _tensors([dict(optimizer.state), optimizer.param_groups, vars(optimizer)]):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in seen:
+            seen.add(storage.data_ptr())
+            total += storage.nbytes()
+    return total
+
+
+def _tensors(tree: Any) -> Iterable[Tensor]:
+    if isinstance(tree, Tensor):
+        yield tree
+    elif isinstance(tree, dict):
+        for value in tree.values():
+            yield from _tensors(value)
+    elif isinstance(tree, list | tuple):
+        for value in tree:
+            yield from _tensors(value)
+
+
+def _wait(tensor: Tensor) -> None:
+    if tensor.is_cuda:
+        torch.cuda.synchronize()
+
+
+def table(document: dict[str, Any]) -> str:
+    """The document as a table in Markdown, beside the paper's."""
+    head = (
+        "| optimizer | ms / iteration | extra % | paper: extra % | step / SGD's step |"
+        " memory, models | paper: memory | forward passes | device reads |"
+    )
+    lines = [head, "|---|" + "--:|" * 8]
+    sgd = document["optimizers"]["SGD"]
+    for name, own in document["optimizers"].items():
+        pairs = zip(own["milliseconds"], sgd["milliseconds"], strict=True)
+        extra = spread(quartiles([100 * (ours / theirs - 1) for ours, theirs in pairs]), 1)
+        steps = zip(own["step milliseconds"], sgd["step milliseconds"], strict=True)
+        ratio = spread(quartiles([ours / theirs for ours, theirs in steps]), 2)
+        paper = OPTIMIZERS[name].paper
+        cells = [
+            name,
+            f"{quartiles(own['milliseconds'])['median']:.1f}",
+            extra if name != "SGD" else "0",
+            f"{paper.extra:.1f}" if paper else "",
+            ratio if name != "SGD" else "1",
+            f"{own['memory']:.2f}",
+            f"{paper.memory}" if paper else "",
+            f"{own['forwards']:.2g}",
+            f"{own['reads']:.3g}",
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write(document: dict[str, Any], folder: Path) -> None:
+    """Write the figures, the table and the picture."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "overhead.json").write_text(json.dumps(document, indent=1) + "\n")
+    (folder / "overhead.md").write_text(table(document) + "\n")
+    draw(document, folder / "overhead.png")
+
+
+def draw(document: dict[str, Any], path: Path) -> None:
+    """The extra time of each optimizer, ours and the paper's, as bars."""
+    from matplotlib import pyplot as plt
+
+    sgd = document["optimizers"]["SGD"]["milliseconds"]
+    names = [name for name in document["optimizers"] if name != "SGD"]
+    figures = []
+    for name in names:
+        pairs = zip(document["optimizers"][name]["milliseconds"], sgd, strict=True)
+        figures.append(quartiles([100 * (ours / theirs - 1) for ours, theirs in pairs]))
+    medians = [f["median"] for f in figures]
+    errors = [
+        [f["median"] - f["q1"] for f in figures],
+        [f["q3"] - f["median"] for f in figures],
+    ]
+    papers = [OPTIMIZERS[name].paper for name in names]
+    fig, axes = plt.subplots(figsize=(8, 0.35 * len(names) + 1.2), layout="constrained")
+    rows = range(len(names))
+    axes.barh([r - 0.2 for r in rows], medians, 0.4, xerr=errors, label="measured here")
+    axes.barh([r + 0.2 for r in rows], [p.extra if p else 0 for p in papers], 0.4, label="paper")
+    axes.set_yticks(list(rows), names)
+    axes.invert_yaxis()
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlabel(f"extra time per iteration over SGD, % (VGG-19, batch {document['batch']})")
+    axes.legend()
+    fig.savefig(path, dpi=120)
+    plt.close(fig)

@@ -1,0 +1,59 @@
+"""The parameters of an optimizer as one vector, without making one."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["Closure", "Rival", "dot", "square"]
+
+Closure = Callable[..., Tensor]
+
+
+def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> float:
+    """The inner product of two lists of tensors: one read of the device."""
+    products = [x.flatten().dot(y.flatten()) for x, y in zip(xs, ys, strict=True)]
+    return float(torch.stack(products).sum())
+
+
+def square(xs: Sequence[Tensor]) -> float:
+    """The square of the norm of a list of tensors."""
+    return float(torch.stack(torch._foreach_norm(list(xs))).square().sum())
+
+
+class Rival(Optimizer):
+    """An optimizer of one group, whose numbers of state are in `self.scalars`."""
+
+    def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
+        super().__init__(params, defaults)
+        if len(self.param_groups) > 1:
+            raise ValueError(f"{type(self).__name__} takes one group of parameters")
+        self.scalars: dict[str, float] = {}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The one group."""
+        return self.param_groups[0]
+
+    def vectors(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The parameters that have a gradient, and their gradients."""
+        params = [p for p in self.settings["params"] if p.grad is not None]
+        return params, [p.grad for p in params]
+
+    def buffers(self, params: Sequence[Tensor], name: str) -> list[Tensor]:
+        """A tensor like each parameter, zero at first."""
+        for p in params:
+            if name not in self.state[p]:
+                self.state[p][name] = torch.zeros_like(p)
+        return [self.state[p][name] for p in params]
+
+    def elsewhere(
+        self, closure: Closure, params: Sequence[Tensor], along: Sequence[Tensor], far: float
+    ) -> float:
+        """The loss after `far` steps along a direction; the parameters end where they began."""
+        torch._foreach_add_(list(params), list(along), alpha=far)
+        loss = float(closure(backward=False))
+        torch._foreach_sub_(list(params), list(along), alpha=far)
+        return loss

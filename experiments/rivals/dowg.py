@@ -1,0 +1,42 @@
+"""DoWG: distance over weighted gradients."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.rivals._vector import Closure, Rival, square
+
+
+class DoWG(Rival):
+    """SGD at the rate `r^2 / sqrt(v)`: `r` is the greatest distance from the start so far.
+
+    Khaled, Mishchenko, Jin: DoWG Unleashed (NeurIPS 2023, arXiv 2305.16284), algorithm 1:
+    `v` sums `r^2 ||g||^2` over the steps. The first `r` is 1e-4, as in the package.
+
+    The package `dowg` 0.3.1 is not used: its `ScalarDoWG` gathers the state only where it is handed
+    a closure, in float32 on the CPU, and clips the gradient, which the paper does not.
+    """
+
+    def __init__(self, params: Iterable[Any], first: float = 1e-4) -> None:
+        super().__init__(params, first=first)
+        self.scalars.update(distance=first, weighted=0.0)
+
+    @torch.no_grad()
+    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
+        """Take a step; return the loss before it."""
+        with torch.enable_grad():
+            loss = closure()
+        params, grads = self.vectors()
+        own = self.scalars
+        for p in params:
+            if "start" not in self.state[p]:
+                self.state[p]["start"] = p.clone()
+        moved = torch._foreach_sub(params, [self.state[p]["start"] for p in params])
+        own["distance"] = max(own["distance"], square(moved) ** 0.5)
+        own["weighted"] += own["distance"] ** 2 * square(grads)
+        if own["weighted"] > 0:
+            rate = own["distance"] ** 2 / own["weighted"] ** 0.5
+            torch._foreach_add_(params, grads, alpha=-rate)
+        return loss

@@ -1,0 +1,44 @@
+"""GeN: the generalized Newton rate, measured now and then and smoothed."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from experiments.rivals._vector import Closure, Rival
+
+
+class GeN(Rival):
+    """SGD whose rate moves towards that of least loss on a parabola, every few steps.
+
+    Bu, Xu: Gradient descent with generalized Newton's method (ICLR 2025, arXiv 2407.02772),
+    two more losses at `-lr` and `lr` along the gradient, every 4 steps (the authors' code asks for
+    4 or more), and the rate smoothed with 0.9. Where the parabola has no minimum ahead, the rate
+    stays what it was.
+    """
+
+    def __init__(
+        self, params: Iterable[Any], lr: float = 0.1, every: int = 4, smoothing: float = 0.9
+    ) -> None:
+        super().__init__(params, lr=lr, every=every, smoothing=smoothing)
+        self.scalars.update(rate=lr, steps=0)
+
+    @torch.no_grad()
+    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
+        """Take a step; return the loss before it."""
+        with torch.enable_grad():
+            loss = closure()
+        params, grads = self.vectors()
+        group, own = self.settings, self.scalars
+        rate = own["rate"]
+        if own["steps"] % group["every"] == 0:
+            ahead = self.elsewhere(closure, params, grads, -rate)
+            behind = self.elsewhere(closure, params, grads, rate)
+            bend = behind + ahead - 2 * float(loss)
+            if bend > 0 and behind > ahead:
+                best = rate * (behind - ahead) / (2 * bend)
+                rate = group["smoothing"] * rate + (1 - group["smoothing"]) * best
+        own.update(rate=rate, steps=own["steps"] + 1)
+        torch._foreach_add_(params, grads, alpha=-rate)
+        return loss

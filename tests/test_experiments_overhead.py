@@ -1,0 +1,86 @@
+"""The measurement of table 1: what it counts, what it prints, and the command at toy length."""
+
+import json
+import statistics
+
+import pytest
+import torch
+
+from experiments import overhead
+from experiments.__main__ import main
+from experiments.models import vgg19
+from experiments.optimizers import OPTIMIZERS, make
+
+
+def test_vgg19_is_that_of_the_paper():
+    assert sum(p.numel() for p in vgg19().parameters()) == 20_024_384 + 5_130  # convolutions, and the linear layer
+    assert vgg19()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """What every optimizer was seen to do, in 8 iterations on a small network."""
+    batch = torch.randn(4, 3, 32, 32), torch.arange(4)
+    found = {}
+    for name in OPTIMIZERS:
+        subject = overhead.Subject(name, vgg19(0.03), batch, lr=1e-4)
+        for _ in range(2):
+            subject.iterate()
+        found[name] = overhead.observed(subject)
+    return found
+
+
+def test_forward_passes(seen):
+    more = {"PAL": 2, "LQA": 3, "GeN": 1.5}
+    for name, figures in seen.items():
+        assert figures["forwards"] == more.get(name, 1), name
+
+
+def test_memory_is_that_of_the_real_state(seen):
+    wanted = {"SGD": 0, "PAL": 1, "LQA": 0, "GeN": 0, "COCOB": 5, "DoG": 1, "DoWG": 1, "L4": 1}
+    wanted |= {"SPS": 0, "D-Adaptation": 3, "AdamW + cosine": 2, "schedule-free SGD": 1}
+    wanted |= {"ZENITH": 0, "SGD + cosine": 0, "ALI-G": 0}
+    for name, models in wanted.items():
+        assert seen[name]["memory"] == pytest.approx(models, abs=0.15), name
+
+
+def test_reads_of_the_device(seen):
+    assert seen["SGD"]["reads"] == 0
+    assert seen["SPS"]["reads"] == 2  # the loss, and the norm
+    assert seen["D-Adaptation"]["reads"] >= 2 * 34  # two for each of the tensors
+
+
+def test_state_bytes_count_a_storage_once():
+    x = torch.nn.Parameter(torch.zeros(10))
+    optimizer = torch.optim.SGD([x], lr=0.1, momentum=0.9)
+    x.grad = torch.ones(10)
+    optimizer.step()
+    assert overhead.state_bytes(optimizer, [x]) == 40
+    optimizer.again = optimizer.state[x]["momentum_buffer"][:5]
+    assert overhead.state_bytes(optimizer, [x]) == 40
+
+
+def test_the_command_prints_the_medians_of_paired_ratios(tmp_path, capsys):
+    options = ["--batch", "2", "--repetitions", "3", "--width", "0.03", "--out", str(tmp_path)]
+    main(["overhead", *options, "--optimizers", "ZENITH", "DoG", "SGD + cosine"])
+    document = json.loads((tmp_path / "overhead.json").read_text())
+    assert list(document["optimizers"]) == ["SGD", "ZENITH", "DoG", "SGD + cosine"]
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "overhead.md").read_text()
+    assert (tmp_path / "overhead.png").read_bytes().startswith(b"\x89PNG")
+    sgd = document["optimizers"]["SGD"]
+    for line in printed.splitlines()[3:]:
+        name, milliseconds, extra, paper, step, *_ = line.strip("| ").split(" | ")
+        own = document["optimizers"][name]
+        median = statistics.median
+        assert float(milliseconds) == pytest.approx(median(own["milliseconds"]), abs=0.051)
+        pairs = zip(own["milliseconds"], sgd["milliseconds"], strict=True)
+        wanted = median(100 * (ours / theirs - 1) for ours, theirs in pairs)
+        assert float(extra.split()[0]) == pytest.approx(wanted, abs=0.051)
+        pairs = zip(own["step milliseconds"], sgd["step milliseconds"], strict=True)
+        assert float(step.split()[0]) == pytest.approx(median(a / b for a, b in pairs), abs=0.0051)
+        assert paper == (f"{OPTIMIZERS[name].paper.extra:.1f}" if OPTIMIZERS[name].paper else "")
+
+
+def test_make_takes_a_generator_of_parameters():
+    assert make("ZENITH", vgg19(0.03).parameters())[0].param_groups[0]["lr"] == 0.1
