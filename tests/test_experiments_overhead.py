@@ -13,7 +13,9 @@ from experiments.optimizers import OPTIMIZERS, make
 
 
 def test_vgg19_is_that_of_the_paper():
-    assert sum(p.numel() for p in vgg19().parameters()) == 20_024_384 + 5_130  # convolutions, and the linear layer
+    assert (
+        sum(p.numel() for p in vgg19().parameters()) == 20_024_384 + 5_130
+    )  # convolutions, and the linear layer
     assert vgg19()(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 
 

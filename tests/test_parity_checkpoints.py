@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import jax
@@ -210,19 +211,33 @@ def broken(folder):
     (folder / "nan.json").write_text(json.dumps(bad))
     (folder / "version.json").write_text(json.dumps({**wanted(), "version": 2}))
     (folder / "unknown.json").write_text(json.dumps({**wanted(), "momentum": 1}))
+    (folder / "list.json").write_text("[1, 2]")
+    (folder / "deep.json").write_text('{"a":' * 5000 + "1" + "}" * 5000)
+    (folder / "empty.pt").touch()
+    with zipfile.ZipFile(folder / "half.keras", "w") as archive:
+        archive.writestr("config.json", "{}")
+    (folder / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n and no more")
+    (folder / "junk").mkdir()
+    (folder / "junk" / "_METADATA").write_text("{")
     (folder / "cut.json").write_text(json.dumps(wanted())[:-5])
     (folder / "empty").mkdir()
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "other", {"w": jnp.ones(2)})
     return {
-        "pickle.pt": "pickle.pt cannot be read as a checkpoint of torch",
+        "pickle.pt": "pickle.pt cannot be read as a checkpoint of torch, with weights_only=True",
+        "empty.pt": "empty.pt cannot be read as a checkpoint of torch",
+        "half.keras": "half.keras cannot be read as a .keras file",
+        "cut.h5": "cut.h5: cannot be read (",
+        "junk": "junk cannot be read as an orbax checkpoint",
+        "list.json": "list.json must hold one state of ZENITH, got none",
+        "deep.json": "deep.json cannot be read as a JSON document",
         "plain.pt": "plain.pt must hold one state of ZENITH, got none",
         "two.pt": "got 2, at a/zenith_state, b/zenith_state",
-        "nan.json": "`norms` must be finite and >= 0, got nan",
+        "nan.json": "a JSON document: `norms` must be finite and >= 0, got nan",
         "version.json": "`version` must be 1, got 2",
         "unknown.json": "unknown fields: momentum",
-        "cut.json": "cut.json is no JSON document",
-        "empty": "empty is no orbax checkpoint of a tree",
+        "cut.json": "cut.json cannot be read as a JSON document",
+        "empty": "empty cannot be read as an orbax checkpoint: it has no file _METADATA",
         "other": "other must hold one state of ZENITH, got none",
         "missing.pt": "missing.pt: cannot be read (No such file or directory)",
     }
@@ -238,6 +253,8 @@ def test_a_file_without_one_good_state_is_refused_by_name(tmp_path, monkeypatch,
         assert message in error
         assert not out.exists()
     assert not (tmp_path / "executed").exists(), "nothing may be unpickled"
+    assert cli.main(["state", "convert", "two.pt", ".", "--at", "a/zenith_state"]) == 2
+    assert ".: cannot be written (Is a directory)" in capfd.readouterr().err
     assert cli.main(["state", "show", "two.pt", "--at", "b/zenith_state"]) == 0
     assert cli.main(["state", "show", "two.pt", "--at", "c"]) == 2
     assert "at 'c', but 2, at a/zenith_state, b/zenith_state" in capfd.readouterr().err

@@ -54,21 +54,28 @@ def read_all(path: Path) -> dict[str, ZenithState]:
         OSError: if there is no such file, or it cannot be read.
         ValueError: if it is of no format known here, or is broken.
     """
-    return dict(_reader(path)(path))
+    what, reader = _format(path)
+    try:
+        return dict(reader(path))
+    except (OSError, ImportError):
+        raise
+    except Exception as error:  # of JSON, zip files, pickle, torch, orbax: each has its own
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} cannot be read as {what}: {reason}") from error
 
 
-def _reader(path: Path) -> Any:
+def _format(path: Path) -> tuple[str, Any]:
     if path.is_dir():
-        return _orbax
+        return "an orbax checkpoint", _orbax
     with path.open("rb") as file:
         start = file.read(len(_HDF5))
     if start == _HDF5:
-        return _hdf5
-    if start.lstrip()[:1] == b"{":
-        return _json
+        return "a weights file of Keras", _hdf5
+    if start.lstrip()[:1] in (b"{", b"["):
+        return "a JSON document", _json
     if zipfile.is_zipfile(path) and "config.json" in zipfile.ZipFile(path).namelist():
-        return _keras
-    return _torch
+        return "a .keras file", _keras
+    return "a checkpoint of torch, with weights_only=True", _torch
 
 
 def _named(found: Mapping[str, ZenithState]) -> str:
@@ -96,24 +103,14 @@ def _checked(tree: Mapping[str, Any], prefix: str = "") -> ZenithState:
 
 
 def _json(path: Path) -> _Found:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON document: {error}") from error
-    return _states(tree)
+    return _states(json.loads(path.read_text(encoding="utf-8")))
 
 
 def _torch(path: Path) -> _Found:
     import torch
 
-    try:
-        tree = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of pickle, zip files and torch, each in its own words
-        raise ValueError(
-            f"{path} cannot be read as a checkpoint of torch by torch.load(weights_only=True): "
-            + str(error).strip().partition("\n")[0]
-        ) from error
-    return _states(tree)
+    mmap = zipfile.is_zipfile(path)  # so that of a model's gigabytes nothing is read
+    return _states(torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
 
 
 def _keras(path: Path) -> _Found:
@@ -142,9 +139,9 @@ def _orbax(path: Path) -> _Found:
         path = path / "default"  # the step of a CheckpointManager
     if not (path / "_METADATA").exists():
         raise ValueError(
-            f"{path} is no orbax checkpoint of a tree: it has no file _METADATA. (Of what a "
-            "CheckpointManager writes, name the folder of a step. A distributed checkpoint of "
-            "torch: torch.distributed.checkpoint.format_utils.dcp_to_torch_save makes it a file.)"
+            "it has no file _METADATA. (Of what a CheckpointManager writes, name the folder of a "
+            "step. A distributed checkpoint of torch is made a file by "
+            "torch.distributed.checkpoint.format_utils.dcp_to_torch_save.)"
         )
     import jax
     import numpy as np

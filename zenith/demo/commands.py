@@ -196,6 +196,8 @@ def convert(
     """
 
     def job() -> int:
+        if out is not None and out.is_dir():
+            raise UserError(f"{out}: cannot be written (Is a directory)")
         text = json.dumps(to_dict(checkpointed(file, at))) + "\n"
         if out is None:
             typer.echo(text, nl=False)
