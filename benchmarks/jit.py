@@ -39,8 +39,8 @@ class Variant:
     target: str = ""
 
 
-def variants(target: str) -> dict[str, Variant]:
-    """SGD and ZENITH, with and without momentum, and ZENITH with a long window."""
+def variants(target: str, rivals: bool = False) -> dict[str, Variant]:
+    """SGD and ZENITH, with and without momentum, ZENITH with a long window, and optax's rivals."""
     own = {}
     for momentum, suffix in ((None, ""), (0.9, ", momentum")):
         sgd = f"sgd{suffix}"
@@ -52,6 +52,17 @@ def variants(target: str) -> dict[str, Variant]:
     own["zenith, window 15,000"] = Variant(long, "zenith", "<= 1.05 of window 500")
     clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(LR))
     own["clip_by_global_norm + sgd"] = Variant(clipped, "sgd")
+    if rivals:
+        contrib = {
+            "cocob": optax.contrib.cocob(),
+            "dadapt_adamw": optax.contrib.dadapt_adamw(),
+            "dog": optax.contrib.dog(),
+            "dowg": optax.contrib.dowg(),
+            "mechanize(sgd)": optax.contrib.mechanize(optax.sgd(LR)),
+            "prodigy": optax.contrib.prodigy(),
+            "schedule_free_sgd": optax.contrib.schedule_free_sgd(LR),
+        }
+        own |= {name: Variant(optimizer, "sgd") for name, optimizer in contrib.items()}
     return own
 
 
@@ -129,14 +140,17 @@ def small(batch: int) -> tuple[Any, Callable[[optax.GradientTransformation], Cal
 CASES = {"vgg19": (vgg19, 5, "<= 1.40"), "small": (small, 5, "<= 1.02")}
 
 
-def measure(name: str, repetitions: int, batch: int) -> tuple[int, dict[str, list[float]]]:
+def measure(
+    name: str, repetitions: int, batch: int, rivals: bool = False
+) -> tuple[int, dict[str, list[float]]]:
     """Return the number of parameters, and microseconds a step for each variant and repetition."""
     case, steps, target = CASES[name]
     params, make = case(batch)
     runs = {}
-    for variant, own in variants(target).items():
-        copied = jax.tree.map(jnp.copy, params)
-        runs[variant] = [make(own.optimizer), copied, filled(own.optimizer.init(params))]
+    for variant, own in variants(target, rivals).items():
+        # Copies: some of optax.contrib's states share buffers, which cannot be donated together.
+        copied, state = jax.tree.map(jnp.copy, (params, filled(own.optimizer.init(params))))
+        runs[variant] = [make(own.optimizer), copied, state]
     samples: dict[str, list[float]] = {variant: [] for variant in runs}
     draw = random.Random(0)
     for repetition in range(repetitions + 1):  # the first, which compiles, is thrown away
@@ -153,13 +167,13 @@ def measure(name: str, repetitions: int, batch: int) -> tuple[int, dict[str, lis
     return sum(leaf.size for leaf in jax.tree.leaves(params)), samples
 
 
-def table(name: str, parameters: int, samples: dict[str, list[float]]) -> str:
+def table(name: str, parameters: int, samples: dict[str, list[float]], rivals: bool = False) -> str:
     """The report of one case as text."""
     lines = [
         f"{name}: {parameters:,} parameters",
         f"{'':<44}{'us a step':>10}  ratio to the baseline",
     ]
-    for variant, own in variants(CASES[name][2]).items():
+    for variant, own in variants(CASES[name][2], rivals).items():
         pairs = zip(samples[variant], samples[own.baseline], strict=True)
         ratio = spread(quartiles([time / base for time, base in pairs]), 3)
         target = f"  (target {own.target})" if own.target else ""
@@ -175,6 +189,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=40, metavar="N")
     parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--batch", type=int, default=128, metavar="N", help="as in the paper")
+    parser.add_argument("--rivals", action="store_true", help="those of optax.contrib too")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there too")
     return parser.parse_args(argv)
 
@@ -189,9 +204,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     document: dict[str, Any] = {"jax": jax.__version__, "device": device, "microseconds": {}}
     for name in options.models:
-        parameters, samples = measure(name, options.repetitions, options.batch)
+        parameters, samples = measure(name, options.repetitions, options.batch, options.rivals)
         document["microseconds"][name] = samples
-        print(f"\n{table(name, parameters, samples)}", flush=True)
+        print(f"\n{table(name, parameters, samples, options.rivals)}", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(document, indent=1) + "\n")
 

@@ -68,7 +68,9 @@ def assert_same(ours, theirs):
     assert jax.tree.structure(ours) == jax.tree.structure(theirs)
     for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert jnp.asarray(a).dtype == jnp.asarray(b).dtype
+        assert jnp.asarray(a).weak_type == jnp.asarray(b).weak_type
         np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(jnp.signbit(a), jnp.signbit(b))  # 0 and -0
 
 
 def assert_close(ours, theirs, tolerance=2e-6):
@@ -331,6 +333,37 @@ def test_no_gradient_at_all_records_nothing():
         assert_same(after, state)
 
 
+def test_a_gradient_of_zero_has_no_nan_in_it():
+    optimizer = sgd_under_zenith(LR, 1)
+    with jax.debug_nans(True):
+        state = optimizer.init(jnp.zeros(2))
+        for _ in range(3):
+            _, state = jax.jit(optimizer.update)(jnp.zeros(2), state)
+        slope = jax.grad(lambda g: optimizer.update(g, state)[0].sum())(jnp.zeros(2))
+    np.testing.assert_allclose(slope, [-LR, -LR])
+
+
+def test_a_parameter_of_minus_zero_is_skipped_to_the_last_bit():
+    optimizer = with_zenith(optax.adam(LR), window=2)
+    own = jnp.array([-0.0])
+    updates, _ = optimizer.update(jnp.array([jnp.nan]), optimizer.init(own), own)
+    assert bool(jnp.signbit(optax.apply_updates(own, updates))[0])
+
+
+def test_a_schedule_counts_skipped_steps_in_zenith_and_not_inside_of_with_zenith():
+    def rate(count):
+        return LR * (count + 1)
+
+    bad, good = jnp.array([jnp.nan]), jnp.array([1.0])
+    rates = {}
+    for optimizer in (sgd_under_zenith(rate, 9), with_zenith(optax.sgd(rate), 9)):
+        state = optimizer.init(good)
+        _, state = optimizer.update(bad, state)
+        updates, _ = optimizer.update(good, state)
+        rates[len(rates)] = -float(updates[0])
+    assert rates == pytest.approx({0: 2 * LR, 1: LR})
+
+
 # --- among optax's own
 
 
@@ -372,6 +405,22 @@ def test_a_norm_that_is_given_is_used_and_goes_through_chain_and_multi_steps():
         chain.update(gradient(0), chain.init(params()), grad_norm=jnp.ones(2))
     with pytest.raises(ValueError, match=r"`grad_norm` must be real, got 1j"):
         chain.update(gradient(0), chain.init(params()), grad_norm=1j)
+
+
+def test_a_norm_that_is_given_is_handed_on_to_the_inner_optimizer():
+    inner = scale_by_zenith(WINDOW)
+    _, state = run(with_zenith(inner, WINDOW), range(2), grad_norm=jnp.asarray(7.0))
+    assert state.inner.norms.tolist() == state.zenith.norms.tolist() == [7.0, 7.0, 0.0]
+
+
+def test_what_relies_on_its_own_updates_goes_outside():
+    lookahead = optax.lookahead(sgd_under_zenith(LR, 1), sync_period=2, slow_step_size=0.5)
+    own = optax.LookaheadParams.init_synced(jnp.ones(1))
+    state = lookahead.init(own)
+    for size in (1.0, 0.5):
+        updates, state = lookahead.update(jnp.array([size]), state, own)
+        own = optax.apply_updates(own, updates)
+    assert float(own.fast[0]) == float(own.slow[0]) == pytest.approx(1 - (LR + 0.25 * LR) / 2)
 
 
 def test_a_partition_has_its_own_norm_unless_zenith_is_outermost():
@@ -464,6 +513,22 @@ def test_a_state_is_put_back_under_jit_and_into_each_member_of_a_population():
     with pytest.raises(ValueError, match=r"a single ZenithState, got one of shape \(3,\)"):
         put(population)
     assert zenith_state(jax.vmap(put)(population)).norms.tolist() == [[5.0, 0.0]] * 3
+
+
+def test_a_state_takes_on_the_sharding_of_its_place():
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
+    state = jax.device_put(scale_by_zenith(2).init(params()), place)
+    after = set_zenith_state(state, zenith.update(zenith.init(2), 5.0))
+    assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(after)} == {"pinned_host"}
+
+
+def test_stacked_states_have_no_metrics_together():
+    population = jax.vmap(scale_by_zenith(4).init)(jnp.ones((3, 2)))
+    grads = jnp.array([[3.0, 4.0], [30.0, 40.0], [300.0, 400.0]])
+    _, population = jax.vmap(scale_by_zenith(4).update)(grads, population)
+    with pytest.raises(ValueError, match=r"got norms of shape \(3, 4\).*jax.vmap"):
+        zenith.metrics(population)
+    assert jax.vmap(zenith.metrics)(population)["grad_norm"].tolist() == [5.0, 50.0, 500.0]
 
 
 def test_a_pickled_run_goes_on_to_the_last_bit():

@@ -118,10 +118,18 @@ def metrics(state: ZenithState) -> dict[str, Any]:
         `grad_norm` (the last accepted norm, 0 before the first), `mean`, `zenith`, `scale`,
         `count` and `skipped`, each a scalar of the framework that `state` belongs to.
 
+    Raises:
+        ValueError: if several states are stacked in one, as by `jax.vmap`.
+
     Example:
         >>> metrics(update(init(window=2), 3.0))["grad_norm"]
         3.0
     """
+    if len(shape := getattr(state.norms, "shape", (0,))) != 1:
+        raise ValueError(
+            f"`state` must be a single ZenithState, got norms of shape {tuple(shape)}: "
+            "of several that are stacked, use jax.vmap(zenith.metrics)"
+        )
     last = (state.count - 1) % _window(state)
     take = getattr(state.norms, "take", None)  # torch reads a tensor index back to the host
     grad_norm = take(last) if take else state.norms[last]

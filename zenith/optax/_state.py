@@ -74,7 +74,8 @@ def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
 
     Args:
         opt_state: what the `init` or `update` of an optax optimizer returned; it is not changed.
-        state: the state of any framework; it takes on the dtype and sharding of the one there.
+        state: the state of any framework, of known values and so not traced; it takes on the dtype
+            and sharding of the one there.
 
     Raises:
         TypeError: if `state` is no `ZenithState`.
@@ -95,7 +96,7 @@ def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
     places, structure = jax.tree.flatten(old)  # of Flax NNX' variables, not only of arrays
     arrays = zip(_arrays(state, dtype), places, strict=True)
     new = structure.unflatten([_put(x, place) for x, place in arrays])
-    return jax.tree.map_with_path(
+    return jax.tree_util.tree_map_with_path(
         lambda at, x: new if at == path else x, opt_state, is_leaf=_is_zenith_state
     )
 
@@ -104,13 +105,13 @@ def _put(x: jax.Array, place: Any) -> jax.Array:
     if place.shape != x.shape:
         raise ValueError(
             f"the state must go into a single ZenithState, got one of shape {place.shape[:-1]}: "
-            "of a population, set each member's under jax.vmap"
+            "put one into each member by jax.vmap(lambda own: set_zenith_state(own, state))"
         )
     return jax.device_put(x, getattr(place, "sharding", None))  # which a traced array has not
 
 
 def _only(opt_state: Any) -> tuple[Any, ZenithState]:
-    leaves = jax.tree.leaves_with_path(opt_state, is_leaf=_is_zenith_state)
+    leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_is_zenith_state)
     found = [(path, leaf) for path, leaf in leaves if _is_zenith_state(leaf)]
     if len(found) != 1:
         paths = ", ".join(jax.tree_util.keystr(path) or "the root" for path, _ in found)
@@ -137,7 +138,9 @@ def _arrays(state: ZenithState, dtype: Any) -> ZenithState:
 
 
 def _global_norm(grads: list[Any], dtype: Any) -> jax.Array:
-    return jnp.sqrt(sum(_square_sum(jnp.asarray(grad), dtype) for grad in grads))
+    square = jnp.asarray(sum(_square_sum(jnp.asarray(grad), dtype) for grad in grads))
+    zero = square == 0  # where the derivative of a root is infinite, and 0 times it NaN
+    return jnp.where(zero, square, jnp.sqrt(jnp.where(zero, jnp.ones_like(square), square)))
 
 
 def _square_sum(grad: jax.Array, dtype: Any) -> jax.Array:

@@ -1,5 +1,6 @@
 """`zenith`, `scale_by_zenith` and `with_zenith`: the schedule as optax transformations."""
 
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -50,7 +51,9 @@ def scale_by_zenith(window: int = 500) -> optax.GradientTransformationExtraArgs:
 
     Returns:
         A transformation, the state of which is a `zenith.ZenithState` of arrays. Its `update`
-        takes `grad_norm`, a scalar: the norm of the gradient where the caller knows it already.
+        takes `grad_norm`, a scalar: the norm of the gradient where the caller knows it already. It
+        is recorded as it is given: a NaN that it hides is not found. `optax.MultiSteps` hands on
+        that of the last micro-batch, so there leave it out.
 
     Raises:
         TypeError: if `window` is not a Python integer. (Under `optax.inject_hyperparams` pass
@@ -99,10 +102,14 @@ def with_zenith(
     measured before `inner` sees it, `inner` may clip.
 
     Within `optax.partition` or `optax.masked` it measures its own partition alone; put it outside
-    for one norm over all.
+    for one norm over all, those that `inner` leaves alone among them.
+
+    What relies on its own updates being applied as they are goes outside: `optax.lookahead` and
+    `optax.contrib.schedule_free` around `zenith(...)`, not inside of `with_zenith`; `optax.lbfgs`
+    with `value_and_grad_from_state`, not at all.
 
     Args:
-        inner: the optimizer.
+        inner: an optimizer whose updates may be scaled, as a learning rate scales them.
         window: how many gradient norms the mean is taken over; an integer >= 1.
         nonfinite: what to do with a gradient whose norm is NaN or infinite. `"skip"` leaves the
             state of `inner` and the schedule as they were, returns updates of 0, and counts the
@@ -152,7 +159,8 @@ def with_zenith(
             return _scaled(updates, after.scale), WithZenithState(after, new_inner)
         accepted = after.skipped == before.skipped
         updates, new_inner = _kept(accepted, updates, new_inner, state.inner)
-        zeros = jax.tree.map(jnp.zeros_like, updates)
+        # -0 and not 0: what a parameter of -0 leaves as it is.
+        zeros = jax.tree.map(lambda update: -jnp.zeros_like(update), updates)
         updates = _where(accepted, _scaled(updates, after.scale), zeros)
         return updates, WithZenithState(after, new_inner)
 
@@ -172,8 +180,8 @@ def zenith(
     Step t is a step of SGD at `learning_rate * mean_t / zenith_t`, where `mean_t` is the mean of
     the last `window` gradient norms, this step's included, and `zenith_t` the highest such mean so
     far (equations 1 to 3 and Algorithm 1 of Saha, arXiv 2601.15212). Until `window` norms are known
-    it is SGD. The steps are those of `with_zenith(optax.sgd(...))`; see there and `scale_by_zenith`
-    for what is measured.
+    it is SGD. The steps are those of `with_zenith(optax.sgd(...))`, but that a schedule of the
+    rate counts skipped steps too; see there and `scale_by_zenith` for what is measured.
 
     Args:
         learning_rate: the highest rate: a number >= 0, or an optax schedule, which ZENITH
@@ -207,7 +215,7 @@ def zenith(
         1.0 [1.5, 2.0]
         0.5 [1.125, 1.5]
     """
-    if isinstance(learning_rate, int | float) and not learning_rate >= 0:
+    if isinstance(learning_rate, Real) and not float(learning_rate) >= 0:
         raise ValueError(f"`learning_rate` must be >= 0, got {learning_rate!r}")
     if momentum is None:
         descent = optax.identity()
@@ -233,7 +241,9 @@ def _scaled(updates: optax.Updates, scale: jax.Array) -> optax.Updates:
     def scaled(update: Any) -> jax.Array:
         update = jnp.asarray(update)
         wide = update.dtype  # jnp.promote_types refuses some pairs, under strict promotion most
-        if not jnp.iscomplexobj(update) and wide.itemsize < scale.dtype.itemsize:
+        if not jnp.iscomplexobj(update) and (
+            wide.itemsize < scale.dtype.itemsize or not jnp.issubdtype(wide, jnp.inexact)
+        ):
             wide = scale.dtype
         return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
 
