@@ -165,6 +165,12 @@ def _wait(tensor: Tensor) -> None:
         torch.cuda.synchronize()
 
 
+def extra(document: dict[str, Any], name: str) -> dict[str, float]:
+    """The quartiles of the time of an optimizer's iteration over SGD's of its repetition, in %."""
+    own, sgd = (document["optimizers"][n]["milliseconds"] for n in (name, "SGD"))
+    return quartiles([100 * (ours / theirs - 1) for ours, theirs in zip(own, sgd, strict=True)])
+
+
 def table(document: dict[str, Any]) -> str:
     """The document as a table in Markdown, beside the paper's."""
     head = (
@@ -174,15 +180,13 @@ def table(document: dict[str, Any]) -> str:
     lines = [head, "|---|" + "--:|" * 8]
     sgd = document["optimizers"]["SGD"]
     for name, own in document["optimizers"].items():
-        pairs = zip(own["milliseconds"], sgd["milliseconds"], strict=True)
-        extra = spread(quartiles([100 * (ours / theirs - 1) for ours, theirs in pairs]), 1)
         steps = zip(own["step milliseconds"], sgd["step milliseconds"], strict=True)
         ratio = spread(quartiles([ours / theirs for ours, theirs in steps]), 2)
         paper = OPTIMIZERS[name].paper
         cells = [
             name,
             f"{quartiles(own['milliseconds'])['median']:.1f}",
-            extra if name != "SGD" else "0",
+            spread(extra(document, name), 1) if name != "SGD" else "0",
             f"{paper.extra:.1f}" if paper else "",
             ratio if name != "SGD" else "1",
             f"{own['memory']:.2f}",
@@ -206,12 +210,8 @@ def draw(document: dict[str, Any], path: Path) -> None:
     """The extra time of each optimizer, ours and the paper's, as bars."""
     from matplotlib import pyplot as plt
 
-    sgd = document["optimizers"]["SGD"]["milliseconds"]
     names = [name for name in document["optimizers"] if name != "SGD"]
-    figures = []
-    for name in names:
-        pairs = zip(document["optimizers"][name]["milliseconds"], sgd, strict=True)
-        figures.append(quartiles([100 * (ours / theirs - 1) for ours, theirs in pairs]))
+    figures = [extra(document, name) for name in names]
     medians = [f["median"] for f in figures]
     errors = [
         [f["median"] - f["q1"] for f in figures],

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from zenith.torch import Zenith, ZenithLR
+
 STEPS, CUT, BATCH, WINDOW = 20, 10, 8, 4
 SIZES = (1.0, 3.0, 0.3, 2.0, 0.1)  # of the targets: they move the scale
 
@@ -39,6 +41,18 @@ class Rows(torch.utils.data.Dataset):
 
 def loader() -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(Rows(), batch_size=BATCH)
+
+
+def zenith(parameters, **more):
+    """The optimizer of every run, and what keeps its rate."""
+    optimizer = Zenith(parameters, lr=0.1, window=WINDOW, momentum=0.9, **more)
+    return optimizer, optimizer
+
+
+def zenith_lr(parameters):
+    """The same by a scheduler of SGD."""
+    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
+    return optimizer, ZenithLR(optimizer, window=WINDOW)
 
 
 def plain_loop(optimizer_of, steps=STEPS, **step):

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from _trainers import CUT, WINDOW, plain_loop
+from _trainers import CUT, plain_loop, zenith
 
 import zenith as package
-from zenith.torch import Zenith
 
 SCRIPT = Path(__file__).with_name("_trainers_accelerate.py")
 
@@ -37,11 +36,6 @@ def launched(folder, *arguments):
     assert runs[0] == runs[1], "ranks must agree to the last bit"
     assert runs[0]["ranks"] == 2
     return runs[0]
-
-
-def zenith(parameters):
-    optimizer = Zenith(parameters, lr=0.1, window=WINDOW, momentum=0.9)
-    return optimizer, optimizer
 
 
 def test_two_processes_take_the_steps_of_one_and_resume(tmp_path):

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 import torch
-from _trainers import CUT, STEPS, WINDOW, Network, loader, plain_loop
+from _trainers import CUT, STEPS, WINDOW, Network, loader, plain_loop, zenith, zenith_lr
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -63,16 +63,6 @@ def fit(module, folder, callbacks, steps=STEPS, resume=None, **more):
     )
     trainer.fit(module, loader(), ckpt_path=resume)
     return [p.detach().clone() for p in module.parameters()], trainer
-
-
-def zenith(parameters, **more):
-    optimizer = Zenith(parameters, lr=0.1, window=WINDOW, momentum=0.9, **more)
-    return optimizer, optimizer
-
-
-def zenith_lr(parameters):
-    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-    return optimizer, ZenithLR(optimizer, window=WINDOW)
 
 
 def test_it_takes_the_steps_of_a_loop_and_resumes(tmp_path):

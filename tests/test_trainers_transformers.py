@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from _trainers import BATCH, CUT, STEPS, WINDOW, Network, Rows, plain_loop
+from _trainers import BATCH, CUT, STEPS, WINDOW, Network, Rows, plain_loop, zenith, zenith_lr
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from zenith.torch import Zenith, ZenithLR
+from zenith.torch import Zenith
 
 
 class Rates(TrainerCallback):
@@ -41,16 +41,6 @@ def arguments(folder, **more):
         "disable_tqdm": True,
     }
     return TrainingArguments(**{**options, **more})
-
-
-def zenith(parameters, **more):
-    optimizer = Zenith(parameters, lr=0.1, window=WINDOW, momentum=0.9, **more)
-    return optimizer, optimizer
-
-
-def zenith_lr(parameters):
-    optimizer = torch.optim.SGD(parameters, lr=0.1, momentum=0.9)
-    return optimizer, ZenithLR(optimizer, window=WINDOW)
 
 
 def by_optimizers(folder, **more):

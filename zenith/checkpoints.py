@@ -73,8 +73,10 @@ def _format(path: Path) -> tuple[str, Any]:
         return "a weights file of Keras", _hdf5
     if start.lstrip()[:1] in (b"{", b"["):
         return "a JSON document", _json
-    if zipfile.is_zipfile(path) and "config.json" in zipfile.ZipFile(path).namelist():
-        return "a .keras file", _keras
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if "config.json" in archive.namelist():
+                return "a .keras file", _keras
     return "a checkpoint of torch, with weights_only=True", _torch
 
 

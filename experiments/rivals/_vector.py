@@ -57,3 +57,20 @@ class Rival(Optimizer):
         loss = float(closure(backward=False))
         torch._foreach_sub_(list(params), list(along), alpha=far)
         return loss
+
+    def best_rate(
+        self,
+        closure: Closure,
+        loss: Tensor,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        rate: float,
+    ) -> float:
+        """The rate of least loss on the parabola through the losses at `-rate`, 0 and `rate`.
+
+        It is `rate` where the parabola has no minimum ahead.
+        """
+        ahead = self.elsewhere(closure, params, grads, -rate)
+        behind = self.elsewhere(closure, params, grads, rate)
+        bend = behind + ahead - 2 * float(loss)
+        return rate * (behind - ahead) / (2 * bend) if bend > 0 and behind > ahead else rate

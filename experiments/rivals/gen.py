@@ -33,12 +33,8 @@ class GeN(Rival):
         group, own = self.settings, self.scalars
         rate = own["rate"]
         if own["steps"] % group["every"] == 0:
-            ahead = self.elsewhere(closure, params, grads, -rate)
-            behind = self.elsewhere(closure, params, grads, rate)
-            bend = behind + ahead - 2 * float(loss)
-            if bend > 0 and behind > ahead:
-                best = rate * (behind - ahead) / (2 * bend)
-                rate = group["smoothing"] * rate + (1 - group["smoothing"]) * best
+            best = self.best_rate(closure, loss, params, grads, rate)
+            rate += (1 - group["smoothing"]) * (best - rate)
         own.update(rate=rate, steps=own["steps"] + 1)
         torch._foreach_add_(params, grads, alpha=-rate)
         return loss

@@ -27,11 +27,7 @@ class LQA(Rival):
         with torch.enable_grad():
             loss = closure()
         params, grads = self.vectors()
-        rate = self.scalars["rate"]
-        ahead = self.elsewhere(closure, params, grads, -rate)
-        behind = self.elsewhere(closure, params, grads, rate)
-        bend = behind + ahead - 2 * float(loss)
-        if bend > 0 and behind > ahead:
-            rate = self.scalars["rate"] = rate * (behind - ahead) / (2 * bend)
+        rate = self.best_rate(closure, loss, params, grads, self.scalars["rate"])
+        self.scalars["rate"] = rate
         torch._foreach_add_(params, grads, alpha=-rate)
         return loss
