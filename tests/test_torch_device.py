@@ -7,6 +7,7 @@ import pytest
 import torch
 from _reference import scales
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import zenith
 from zenith.torch import Zenith, ZenithLR, _norm, _optimizer
@@ -35,6 +36,18 @@ def set_gradients(params, step, size=1.0):
     for param in params:
         gradient = torch.randn(param.shape, generator=generator) * size
         param.grad = gradient.to(param.device, param.dtype)
+
+
+class Calls(TorchDispatchMode):
+    """Counts operators, but for what only asks a tensor or times a function."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func.namespace == "aten"
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -73,6 +86,26 @@ def test_no_read_with_a_known_norm_with_an_lr_of_0_and_with_low_precision():
             params[0].grad = torch.randn_like(params[0])
             optimizer.step(grad_norm=norm)
         assert optimizer.zenith_state.norms.dtype == torch.float32
+
+
+def calls(tensors, nonfinite):
+    """The operators that a step dispatches, on fake CUDA tensors with a full window."""
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.randn(3, device="cuda")) for _ in range(tensors)]
+        optimizer = Zenith(params, window=2, nonfinite=nonfinite)
+        for param in params:
+            param.grad = torch.randn_like(param)
+        optimizer.step()
+        with Calls() as seen:
+            optimizer.step()
+    return seen.count
+
+
+def test_a_step_on_a_gpu_dispatches_as_many_operators_however_many_tensors_there_are():
+    # 26 of the schedule, 3 of the norm, 2 of the step: torch._foreach_mul and _foreach_add_
+    assert calls(2, "propagate") == calls(161, "propagate") == 31
+    # and where a step may have to be dropped, a `where` for each tensor and the 0 for all of them
+    assert calls(161, "skip") == 31 + 161 + 1
 
 
 def test_parameters_on_two_devices_make_one_norm():

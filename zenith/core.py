@@ -106,8 +106,9 @@ def update(state: ZenithState, norm: Any, xp: Any = python) -> ZenithState:
     full = accepted & (count >= window)
     mean = xp.where(full, _mean(norms, xp), state.mean)
     zenith = xp.maximum(state.zenith, mean)
-    peak = xp.where(zenith > 0, zenith, zenith + 1)  # 0 / 0 must not even be computed: debug_nans
-    scale = xp.where(full & (zenith > 0), mean / peak, state.scale)
+    risen = zenith > 0
+    peak = xp.where(risen, zenith, zenith + 1)  # 0 / 0 must not even be computed: debug_nans
+    scale = xp.where(full & risen, mean / peak, state.scale)
     return ZenithState(norms, count, mean, zenith, scale, skipped)
 
 

@@ -116,7 +116,8 @@ def _on_device(batch: Batch, scale: Tensor, keep: Tensor | None, grad_scale: Ten
     rate, alpha = (lr.squeeze() * scale, -1.0) if isinstance(lr, Tensor) else (scale, -lr)
     steps: Tensors = torch._foreach_mul([_widened(d) for d in directions], rate)
     if keep is not None:
-        steps = [torch.where(keep, step, 0) for step in steps]
+        zero = torch.zeros((), device=scale.device)  # a plain 0 would be made anew for each
+        steps = [torch.where(keep, step, zero) for step in steps]
     torch._foreach_add_(params, steps, alpha=alpha)
 
 
