@@ -35,8 +35,8 @@ class Subject:
     network: nn.Module
     batch: tuple[Tensor, Tensor]
     lr: float
-    inside: float = 0.0  # seconds in the closure: forward and backward
     forwards: int = 0
+    inside: list[tuple[Any, Any]] = field(default_factory=list)  # when a closure began and ended
     optimizer: Any = field(init=False)
     scheduler: Any = field(init=False)
 
@@ -45,15 +45,14 @@ class Subject:
 
     def closure(self, backward: bool = True) -> Tensor:
         """The loss of the batch, and, if wanted, its gradient."""
-        start = time.perf_counter()
+        start = _stamp(self.batch[0])
         with torch.set_grad_enabled(backward):
             loss = nn.functional.cross_entropy(self.network(self.batch[0]), self.batch[1])
             if backward:
                 self.optimizer.zero_grad()
                 loss.backward()
         self.forwards += 1
-        _wait(self.batch[0])
-        self.inside += time.perf_counter() - start
+        self.inside.append((start, _stamp(self.batch[0])))
         return loss
 
     def iterate(self) -> None:
@@ -66,14 +65,13 @@ class Subject:
 
     def timed(self, iterations: int) -> tuple[float, float]:
         """Return milliseconds for each iteration, and how many of them are the optimizer's own."""
-        self.inside = 0.0
-        _wait(self.batch[0])
-        start = time.perf_counter()
+        self.inside.clear()
+        start = _stamp(self.batch[0])
         for _ in range(iterations):
             self.iterate()
-        _wait(self.batch[0])
-        whole = time.perf_counter() - start
-        return 1e3 * whole / iterations, 1e3 * (whole - self.inside) / iterations
+        whole = _milliseconds(start, _stamp(self.batch[0]))
+        own = whole - sum(_milliseconds(*stamps) for stamps in self.inside)
+        return whole / iterations, own / iterations
 
 
 class Reads(TorchDispatchMode):
@@ -160,9 +158,20 @@ def _tensors(tree: Any) -> Iterable[Tensor]:
             yield from _tensors(value)
 
 
-def _wait(tensor: Tensor) -> None:
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
+def _stamp(tensor: Tensor) -> Any:
+    """The present moment, in the time of the device that `tensor` is on."""
+    if not tensor.is_cuda:
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+    event.record()
+    return event
+
+
+def _milliseconds(start: Any, end: Any) -> float:
+    if isinstance(start, float):
+        return 1e3 * (end - start)
+    end.synchronize()
+    return float(start.elapsed_time(end))
 
 
 def extra(document: dict[str, Any], name: str) -> dict[str, float]:
