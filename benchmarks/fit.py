@@ -67,6 +67,7 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     BASELINE: lambda: keras.optimizers.SGD(LR, momentum=0.9),
     "Zenith": lambda: Zenith(LR, momentum=0.9),
     'Zenith, nonfinite="propagate"': lambda: Zenith(LR, momentum=0.9, nonfinite="propagate"),
+    "SGD, global_clipnorm": lambda: keras.optimizers.SGD(LR, momentum=0.9, global_clipnorm=1.0),
     "ZenithWrapper(SGD)": lambda: ZenithWrapper(keras.optimizers.SGD(LR, momentum=0.9)),
 }
 

@@ -2,12 +2,14 @@
 
 import json
 import statistics
+import sys
+import types
 
 import pytest
 import torch
 
 from experiments import overhead
-from experiments.__main__ import main
+from experiments.__main__ import BENCHMARKS, main
 from experiments.models import vgg19
 from experiments.optimizers import OPTIMIZERS, make
 
@@ -72,16 +74,46 @@ def test_the_command_prints_the_medians_of_paired_ratios(tmp_path, capsys):
     assert (tmp_path / "overhead.png").read_bytes().startswith(b"\x89PNG")
     sgd = document["optimizers"]["SGD"]
     for line in printed.splitlines()[3:]:
-        name, milliseconds, extra, paper, step, *_ = line.strip("| ").split(" | ")
+        name, milliseconds, extra, within, paper, step, *_ = line.strip("| ").split(" | ")
         own = document["optimizers"][name]
         median = statistics.median
         assert float(milliseconds) == pytest.approx(median(own["milliseconds"]), abs=0.051)
         pairs = zip(own["milliseconds"], sgd["milliseconds"], strict=True)
         wanted = median(100 * (ours / theirs - 1) for ours, theirs in pairs)
         assert float(extra.split()[0]) == pytest.approx(wanted, abs=0.051)
-        pairs = zip(own["step milliseconds"], sgd["step milliseconds"], strict=True)
+        pairs = list(zip(own["step milliseconds"], sgd["step milliseconds"], strict=True))
+        over = 100 * median(a - b for a, b in pairs) / median(sgd["milliseconds"])
+        assert float(within) == pytest.approx(over, abs=0.0051)
         assert float(step.split()[0]) == pytest.approx(median(a / b for a, b in pairs), abs=0.0051)
         assert paper == (f"{OPTIMIZERS[name].paper.extra:.1f}" if OPTIMIZERS[name].paper else "")
+
+
+@pytest.mark.parametrize("name", ["keras", "optax"])
+def test_another_framework_is_measured_by_its_benchmark(name, tmp_path, monkeypatch):
+    seen = []
+    module = types.SimpleNamespace(main=seen.append)
+    monkeypatch.setitem(sys.modules, BENCHMARKS[name][0], module)
+    main(["overhead", "--framework", name, "--batch", "4", "--out", str(tmp_path / "new")])
+    file = tmp_path / "new" / f"overhead-{name}.json"
+    rivals = ["--rivals"] if name == "optax" else []
+    assert seen == [[*rivals, "--batch", "4", "--repetitions", "10", "--json", str(file)]]
+
+
+def test_scaling(tmp_path, capsys):
+    main(["scaling", "--repetitions", "2", "--largest", "1000", "--out", str(tmp_path)])
+    document = json.loads((tmp_path / "scaling.json").read_text())
+    rows = document["axes"]
+    assert {axis: [row[axis] for row in rows[axis]] for axis in rows} == {
+        "parameters": [],
+        "tensors": [10, 50, 200, 1000],
+        "window": [50, 500],
+    }
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "scaling.md").read_text()
+    last = printed.splitlines()[-1].strip("| ").split(" | ")
+    sgd, ours = (statistics.median(rows["window"][-1][name]) for name in ("SGD", "ZENITH"))
+    assert last[:3] == ["500", f"{sgd:.0f}", f"{ours:.0f}"]
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_make_takes_a_generator_of_parameters():

@@ -10,7 +10,12 @@ from io import TextIOWrapper
 
 __all__ = ["main"]
 
-_OF_A_CHECKPOINT = {"h5py": "h5py", "jax": "orbax-checkpoint", "orbax": "orbax-checkpoint"}
+_OF_A_FILE = {
+    "h5py": "h5py",
+    "jax": "orbax-checkpoint",
+    "orbax": "orbax-checkpoint",
+    "tensorboard": "tensorboard",
+}
 
 FAILED, INTERRUPTED = 2, 130  # 130: 128 + the number of the signal, as in a shell
 
@@ -58,7 +63,7 @@ def _missing_extra(error: ModuleNotFoundError) -> str:
     missing = (error.name or "").partition(".")[0]
     if missing in ("", "zenith"):
         raise error  # a fault of ours, which no extra puts right
-    package = _OF_A_CHECKPOINT.get(missing, '"zenith-optim[demo]"')
+    package = _OF_A_FILE.get(missing, '"zenith-optim[demo]"')
     return f"{missing} is not installed: pip install {package}"
 
 

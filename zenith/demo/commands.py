@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from zenith.core import ZenithState, metrics, to_dict
 from zenith.demo import own_version
@@ -26,7 +27,7 @@ from zenith.demo.settings import (
 Job = Callable[[], int]
 
 # Without rich's boxes, help and errors look the same in a terminal, a pipe and a CI's log.
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None)
 
 # Typer used to import click and now has it inside; this class is public in both.
 UsageError: Any = typer.BadParameter.__base__
@@ -64,7 +65,9 @@ def zenith(
         typer.echo(f"zenith-optim {own_version()}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        context.fail("name a command: `demo`, `report` or `state`; `zenith --help` explains them")
+        context.fail(
+            "name a command: `demo`, `report`, `replay` or `state`; `zenith --help` explains them"
+        )
 
 
 @app.command()
@@ -147,6 +150,69 @@ def redraw(
         from zenith.demo.report import report
 
         report(folder)
+        return 0
+
+    return job
+
+
+class SeveralWindows(typer.core.TyperCommand):
+    """A command that reads `--window 50 500` as `--window 50 --window 500`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before each of the numbers that follow it."""
+        spelled: list[str] = []
+        for before, word in zip(["", *args], args, strict=False):
+            if word.isdecimal() and before.isdecimal() and "--window" in spelled:
+                spelled.append("--window")
+            spelled.append(word)
+        return list(super().parse_args(ctx, spelled))
+
+
+@app.command(cls=SeveralWindows)
+def replay(
+    norms: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NORMS",
+            help="What holds the gradient norms: a CSV file, JSON lines, an export of Weights & "
+            "Biases, a trainer_state.json, a folder of TensorBoard's, or the records of a run.",
+        ),
+    ],
+    window: Annotated[
+        list[int] | None,
+        typer.Option(
+            parser=integer,
+            metavar="STEPS...",
+            help="One or more windows.",
+            show_default="50 500 1500",
+        ),
+    ] = None,
+    lr: Annotated[float, typer.Option(parser=number, help="The learning rate.")] = 0.1,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of the norms in the log.", show_default="the one of `grad` and `norm`"
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Picture to write (PNG, SVG or PDF).")] = Path(
+        "replay.png"
+    ),
+) -> Job:
+    """Tell what rates ZENITH would have set, from gradient norms that a run has logged.
+
+    Prints a line for each window, and draws norms, means and rates. The answer is about the rates
+    alone: had they been in force, the norms would have been others.
+    """
+    windows = window or [50, 500, 1500]
+    if wrong := [w for w in windows if w < 1]:
+        raise typer.BadParameter(f"`--window` must be an integer >= 1, got {wrong[0]}")
+    if not 0 <= lr < float("inf"):
+        raise typer.BadParameter(f"`--lr` must be a number >= 0, got {lr:g}")
+
+    def job() -> int:
+        from zenith.demo.replay import show
+
+        show(norms, windows, lr, column, out)
         return 0
 
     return job

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from zenith.demo.records import Record, of_kind
+from zenith.plot import plot
 
 LABELS = {"zenith": "ZENITH", "sgd": "SGD, constant rate", "sgd-cosine": "SGD, cosine annealing"}
 COLOURS = {"zenith": "#0072B2", "sgd": "#D55E00", "sgd-cosine": "#009E73"}  # Okabe and Ito's
@@ -69,13 +70,8 @@ def _norms(axes: Axes, steps: Sequence[Record]) -> None:
         axes.text(0.5, 0.5, "no run of ZENITH", transform=axes.transAxes, ha="center")
         return
     seed = steps[0]["seed"]
-    raw = curve([step for step in steps if step["seed"] == seed], "step", "grad_norm")
-    axes.plot(raw.x, raw.mean, color="0.75", linewidth=0.8, label=f"gradient norm (seed {seed})")
-    full = [step for step in steps if step["zenith"]]
-    _plot(axes, curve(full, "step", "mean"), "zenith", label="mean over the window")
-    zenith = curve(full, "step", "zenith")
-    axes.plot(zenith.x, zenith.mean, color="black", linestyle=":", label="zenith, its maximum")
-    axes.legend()
+    own = [step for step in steps if step["seed"] == seed]
+    plot(own, axes=(axes, None), label=f"seed {seed}", color=COLOURS["zenith"])
 
 
 def _rates(axes: Axes, records: Sequence[Record]) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from zenith import core
+from zenith.logs import MetricLog, Sink
 
 __all__ = ["ZenithLogger"]
 
@@ -15,6 +16,10 @@ class ZenithLogger(keras.callbacks.Callback):  # type: ignore[misc]
     It adds `grad_norm`, `scale` and `effective_learning_rate` (the rate in force), so that the
     progress bar, `History`, and every callback that comes after it in the list, `CSVLogger` and
     `TensorBoard` among them, show them.
+
+    Args:
+        sinks: where the numbers of every step go besides, such as `zenith.logs.to_csv("zenith.csv")`.
+        every: how many steps are read off the device together for them.
 
     Raises:
         TypeError: at the start of `fit`, if the model's optimizer is neither `Zenith` nor
@@ -31,6 +36,10 @@ class ZenithLogger(keras.callbacks.Callback):  # type: ignore[misc]
         [1.0, 1.0, 1.0]
     """
 
+    def __init__(self, *sinks: Sink, every: int = 50) -> None:
+        super().__init__()
+        self._sinks, self._every = sinks, every
+
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Find ZENITH in the model's optimizer."""
         optimizer = self.model.optimizer
@@ -42,6 +51,19 @@ class ZenithLogger(keras.callbacks.Callback):  # type: ignore[misc]
                 f"got a {type(optimizer).__name__}"
             )
         self._optimizer = optimizer
+        step = int(optimizer.iterations)
+        self._log = MetricLog(*self._sinks, every=self._every, step=step)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Take the numbers of a step for the sinks."""
+        if self._sinks:
+            if hasattr(self.model, "jax_state_sync"):  # on JAX the variables lag behind the steps
+                self.model.jax_state_sync()
+            self._log(self._optimizer)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Hand what is waiting to the sinks."""
+        self._log.flush()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Add to the logs."""

@@ -1,0 +1,284 @@
+"""`zenith.records`, `zenith.replay`, `zenith.plot`, and the command that joins them."""
+
+import csv
+import json
+import math
+
+import pytest
+
+import zenith
+from zenith.cli import main
+from zenith.plot import plot
+from zenith.records import Series, rows, series, spacing
+from zenith.replay import replay, warnings
+
+NORMS = [3.0, 5.0, 1.0, 1.0]  # with a window of 2: means 4, 3, 1, zenith 4
+SCALES = [1.0, 1.0, 0.75, 0.25]
+
+
+def write_csv(path, header, *lines):
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *lines])
+    return path
+
+
+@pytest.fixture
+def log(tmp_path):
+    lines = [(step, norm) for step, norm in enumerate(NORMS, start=1)]
+    return write_csv(tmp_path / "metrics.csv", ["step", "grad_norm"], *lines)
+
+
+# --- reading
+
+
+def test_csv_with_holes_and_words(tmp_path):
+    path = write_csv(
+        tmp_path / "log.csv",
+        ["epoch", "step", "train/grad_norm", "note"],
+        [0, 10, "2.5", "a"],
+        [0, 20, "", "b"],
+        [1, 30, "nan", ""],
+        [1, 40, "inf", "c"],
+    )
+    name, steps, values = series(path)
+    assert (name, steps) == ("train/grad_norm", [10, 30, 40])
+    assert values[0] == 2.5
+    assert math.isnan(values[1])
+    assert values[2] == math.inf
+
+
+def test_an_export_of_weights_and_biases(tmp_path):
+    header = ["Step", "run-7 - grad_norm", "run-7 - grad_norm__MIN", "run-7 - grad_norm__MAX"]
+    path = write_csv(tmp_path / "wandb.csv", header, ["5", "1.5", "1", "2"], ["10", "NaN", "", ""])
+    name, steps, values = series(path)
+    assert (name, steps, values[0]) == ("run-7 - grad_norm", [5, 10], 1.5)
+    assert math.isnan(values[1])
+
+
+def test_json_lines_a_trainer_state_and_the_records_of_a_run(tmp_path):
+    lines = [{"step": 3, "grad_norm": 2.0}, {"step": 6, "loss": 1.0}, {"step": 9, "grad_norm": 1}]
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + "\n")
+    assert series(path) == ("grad_norm", [3, 9], [2.0, 1.0])
+
+    path = tmp_path / "trainer_state.json"
+    path.write_text(json.dumps({"epoch": 1, "log_history": lines}, indent=1))
+    assert series(path) == ("grad_norm", [3, 9], [2.0, 1.0])
+
+    own = [{"kind": "run"}] + [
+        {"kind": "step", "optimizer": optimizer, "seed": seed, "step": step, "grad_norm": seed + step}
+        for seed in (0, 1)
+        for optimizer in ("zenith", "sgd")
+        for step in (1, 2)
+    ]
+    path = tmp_path / "records.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in own))
+    assert series(path) == ("grad_norm", [1, 2], [1.0, 2.0])
+
+
+@pytest.mark.parametrize("kind", ["torch", "tensorflow"])
+def test_the_event_files_of_tensorboard(tmp_path, kind):
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+    from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+    def summary(tag, value):
+        if kind == "tensorflow":
+            return scalar_pb(tag, value)
+        return Summary(value=[Summary.Value(tag=tag, simple_value=value)])
+
+    for run in ("a", "b"):
+        writer = EventFileWriter(str(tmp_path / run))
+        for step, norm in enumerate(NORMS, start=1):
+            for tag, value in (("grad_norm", norm), ("loss", 1.0)):
+                writer.add_event(Event(step=step, wall_time=step, summary=summary(tag, value)))
+        writer.close()
+    assert series(tmp_path / "a") == ("grad_norm", [1, 2, 3, 4], NORMS)
+    assert series(tmp_path, "b: loss").values == [1.0] * 4
+    with pytest.raises(ValueError, match="several columns of gradient norms.*a: grad_norm, b: "):
+        series(tmp_path)
+
+
+def test_what_is_no_log_is_named(tmp_path, log):
+    with pytest.raises(ValueError, match=r"no numbers in `nowt`, but in: grad_norm, step"):
+        series(log, "nowt")
+    path = write_csv(tmp_path / "other.csv", ["step", "loss"], [1, 2])
+    with pytest.raises(ValueError, match=r"no column of gradient norms; .*--column: loss, step"):
+        series(path)
+    (tmp_path / "bad.jsonl").write_text('{"step": 1}\n[1]\n')
+    with pytest.raises(ValueError, match=r"bad.jsonl, line 2: must be an object, got '\[1\]'"):
+        rows(tmp_path / "bad.jsonl")
+    (tmp_path / "bad.jsonl").write_text('{"step": 1}\n{')
+    with pytest.raises(ValueError, match=r"bad.jsonl, line 2: not JSON"):
+        rows(tmp_path / "bad.jsonl")
+    (tmp_path / "bad.csv").write_bytes(b"\xff\x00\x81")
+    with pytest.raises(ValueError, match="neither CSV nor JSON lines"):
+        rows(tmp_path / "bad.csv")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no event file of TensorBoard"):
+        series(tmp_path / "empty")
+
+
+# --- replaying
+
+
+def test_the_replay_is_the_schedule():
+    result = replay(Series("norm", [1, 2, 3, 4], NORMS), window=2)
+    assert [row["scale"] for row in result.rows] == SCALES
+    assert result.summary(lr=0.1) == {
+        "window": 2,
+        "full at step": 2,
+        "zenith": 4.0,
+        "last mean": 1.0,
+        "lowest rate": pytest.approx(0.025),
+        "mean rate": pytest.approx(0.075),
+        "last rate": pytest.approx(0.025),
+    }
+
+
+def test_where_every_tenth_step_was_logged_the_window_is_in_steps_all_the_same():
+    steps = [10.0 * (i + 1) for i in range(4)]
+    assert spacing(steps) == 10
+    result = replay(Series("norm", steps, NORMS), window=20)
+    assert [row["scale"] for row in result.rows] == SCALES
+    assert result.summary(1.0)["full at step"] == 20
+
+
+def test_a_norm_that_is_not_finite_is_skipped():
+    norms = [3.0, math.nan, 5.0, math.inf, 1.0]
+    result = replay(Series("norm", [1, 2, 3, 4, 5], norms), window=2)
+    assert [row["scale"] for row in result.rows] == [1.0, 1.0, 1.0, 1.0, 0.75]
+    assert result.rows[-1]["skipped"] == 2
+
+
+@pytest.mark.parametrize("window", [0, 2.5, True])
+def test_no_window(window):
+    with pytest.raises((TypeError, ValueError), match="`window` must be an integer >= 1"):
+        replay(Series("norm", [1], [1.0]), window)
+
+
+def test_warnings():
+    falling = [1.0 / (1 + i) for i in range(20)]
+    at = list(range(1, 21))
+    assert warnings(Series("norm", at, falling), [20]) == []
+    (clipped,) = warnings(Series("norm", at, [min(0.1, norm) for norm in falling]), [5])
+    assert clipped.startswith("10 of 20 norms are 0.1, the highest: were they taken after clip")
+    bad = [*falling[:18], math.nan, -1.0]
+    assert warnings(Series("norm", at, bad), [5]) == [
+        "2 of 20 norms are not finite and are skipped"
+    ]
+    assert warnings(Series("norm", at, falling), [5, 21]) == [
+        "the run is shorter than the window of 21: 20 steps, all at `lr`"
+    ]
+    assert warnings(Series("norm", [3 * i for i in at], falling), [60]) == [
+        "only every 3th step was logged: the means are estimates"
+    ]
+    assert warnings(Series("norm", [1], [math.nan]), [1]) == [
+        "1 of 1 norms are not finite and are skipped"
+    ]
+
+
+# --- drawing
+
+
+def lines(axes):
+    return {line.get_label(): [float(y) for y in line.get_ydata()] for line in axes.lines}
+
+
+def states():
+    seen = [zenith.init(window=2)]
+    for norm in NORMS:
+        seen.append(zenith.update(seen[-1], norm))
+    return seen[1:]
+
+
+def test_a_history_of_states_is_drawn():
+    norms, rates = plot(states(), lr=0.1).axes
+    assert lines(norms) == {
+        "norm": NORMS,
+        "mean, ZENITH": [4.0, 3.0, 1.0],  # from the full window on
+        "zenith, ZENITH": [4.0, 4.0, 4.0],
+    }
+    assert lines(rates)["ZENITH"] == pytest.approx([0.1, 0.1, 0.075, 0.025])
+    assert rates.get_ylabel() == "learning rate"
+    without = plot(states()).axes[1]
+    assert lines(without)["ZENITH"] == SCALES
+    assert "scale" in without.get_ylabel()
+
+
+def test_records_are_drawn_at_their_own_steps_and_rates(tmp_path):
+    header = ["step", "grad_norm", "mean", "zenith", "scale", "lr"]
+    path = write_csv(tmp_path / "log.csv", header, [10, 3, 0, 0, 1, 0.5], [20, 5, 4, 4, 1, 0.4])
+    norms, rates = plot(path).axes
+    assert lines(rates)["ZENITH"] == [0.5, 0.4]
+    assert [float(x) for x in norms.lines[0].get_xdata()] == [10, 20]
+    figure = plot(path, axes=(None, rates), label="again")  # over the first, one panel of two
+    assert figure is rates.get_figure()
+    assert lines(rates)["again"] == [0.5, 0.4]
+
+
+def test_what_cannot_be_drawn():
+    with pytest.raises(ValueError, match="at least one step, got none"):
+        plot([])
+    with pytest.raises(ValueError, match="must have `mean`, got"):
+        plot([{"grad_norm": 1.0}])
+
+
+# --- the command
+
+
+def test_the_command(log, tmp_path, capsys):
+    out = tmp_path / "rates.svg"
+    assert main(["replay", str(log), "--window", "2", "3", "50", "--lr", "1", "--out", str(out)]) == 0
+    printed, complaints = capsys.readouterr()
+    head, names, *table, last = printed.splitlines()
+    assert head == "grad_norm: 4 norms, up to step 4; lr 1"
+    assert names.split("  ")[0] == "window"
+    assert [line.split() for line in table] == [
+        ["2", "2", "4", "1", "0.25", "0.75", "0.25"],
+        ["3", "3", "3", "2.3333", "0.77778", "0.94444", "0.77778"],
+        ["50", "never", "0", "0", "1", "1", "1"],
+    ]
+    assert last == f"The picture is {out}"
+    assert complaints == (
+        "zenith: warning: the run is shorter than the window of 50: 4 steps, all at `lr`\n"
+    )
+    assert out.read_text().startswith("<?xml")
+    for label in ("window 2", "window 50"):
+        assert f"<!-- {label} -->" in out.read_text() or label in out.read_text()
+
+
+def test_windows_before_the_file_and_one_by_one(log, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["replay", "--window", "2", "--window", "3", str(log)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+    assert (tmp_path / "replay.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--window", "0"], "`--window` must be an integer >= 1, got 0"),
+        (["--window", "five"], "must be an integer, got 'five'"),
+        (["--lr", "-1"], "`--lr` must be a number >= 0, got -1"),
+        (["--column", "nowt"], "has no numbers in `nowt`, but in: grad_norm, step"),
+        (["--out", "a.doc"], "`--out` must end in .png, .svg, .pdf, got a.doc"),
+        (["--out", "no/such/a.png"], "no/such/a.png: cannot be written (No such file or directory)"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(
+    log, tmp_path, monkeypatch, capsys, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(["replay", str(log), *arguments]) == 2
+    printed, complaint = capsys.readouterr()
+    assert printed == ""
+    assert complaint.startswith("zenith: error: ")
+    assert complaint.endswith(f"{message}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_log_that_is_not_there(tmp_path, capsys):
+    assert main(["replay", str(tmp_path / "nowt.csv")]) == 2
+    assert capsys.readouterr().err.endswith("nowt.csv: cannot be read (No such file or directory)\n")
