@@ -1,7 +1,7 @@
 """Train on the handwritten digits with Equinox, and log without waiting for the device.
 
-    pip install "zenith-optim[optax]" equinox scikit-learn
-    python examples/equinox_train.py
+pip install "zenith-optim[optax]" equinox scikit-learn
+python examples/equinox_train.py
 """
 
 import argparse

@@ -12,11 +12,11 @@ from pathlib import Path
 
 os.environ["KERAS_BACKEND"] = "jax"
 
-import keras  # noqa: E402
-from sklearn.datasets import load_digits  # noqa: E402
+import keras
+from sklearn.datasets import load_digits
 
-from zenith.logs import to_csv  # noqa: E402
-from zenith.tf import Zenith, ZenithLogger  # noqa: E402
+from zenith.logs import to_csv
+from zenith.tf import Zenith, ZenithLogger
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--epochs", type=int, default=15)

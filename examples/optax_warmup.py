@@ -1,7 +1,7 @@
 """Warm-up, then ZENITH: any optax schedule is multiplied by the scale.
 
-    pip install "zenith-optim[optax]" scikit-learn
-    python examples/optax_warmup.py
+pip install "zenith-optim[optax]" scikit-learn
+python examples/optax_warmup.py
 """
 
 import argparse

@@ -70,7 +70,5 @@ for epoch in range(first, first + options.epochs):
         )
 
 weights, state = get_state_dict(model, optimizer)
-dcp.save(
-    {"model": weights, "optimizer": state, "epoch": epoch}, checkpoint_id=options.checkpoint
-)
+dcp.save({"model": weights, "optimizer": state, "epoch": epoch}, checkpoint_id=options.checkpoint)
 dist.destroy_process_group()

@@ -53,8 +53,10 @@ def measured(repetitions: int, largest: int = 10**8) -> dict[str, Any]:
 def _cases(axis: str, largest: int) -> Iterator[Case]:
     for value in AXES[axis]:
         if value <= largest:
-            yield Case()._replace(parameters=min(Case().parameters, largest))._replace(
-                **{axis: value}
+            yield (
+                Case()
+                ._replace(parameters=min(Case().parameters, largest))
+                ._replace(**{axis: value})
             )
 
 

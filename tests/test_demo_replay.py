@@ -66,7 +66,13 @@ def test_json_lines_a_trainer_state_and_the_records_of_a_run(tmp_path):
     assert series(path) == ("grad_norm", [3, 9], [2.0, 1.0])
 
     own = [{"kind": "run"}] + [
-        {"kind": "step", "optimizer": optimizer, "seed": seed, "step": step, "grad_norm": seed + step}
+        {
+            "kind": "step",
+            "optimizer": optimizer,
+            "seed": seed,
+            "step": step,
+            "grad_norm": seed + step,
+        }
         for seed in (0, 1)
         for optimizer in ("zenith", "sgd")
         for step in (1, 2)
@@ -96,7 +102,7 @@ def test_the_event_files_of_tensorboard(tmp_path, kind):
         writer.close()
     assert series(tmp_path / "a") == ("grad_norm", [1, 2, 3, 4], NORMS)
     assert series(tmp_path, "b: loss").values == [1.0] * 4
-    with pytest.raises(ValueError, match="several columns of gradient norms.*a: grad_norm, b: "):
+    with pytest.raises(ValueError, match=r"several columns of gradient norms.*a: grad_norm, b: "):
         series(tmp_path)
 
 
@@ -230,7 +236,9 @@ def test_what_cannot_be_drawn():
 
 def test_the_command(log, tmp_path, capsys):
     out = tmp_path / "rates.svg"
-    assert main(["replay", str(log), "--window", "2", "3", "50", "--lr", "1", "--out", str(out)]) == 0
+    assert (
+        main(["replay", str(log), "--window", "2", "3", "50", "--lr", "1", "--out", str(out)]) == 0
+    )
     printed, complaints = capsys.readouterr()
     head, names, *table, last = printed.splitlines()
     assert head == "grad_norm: 4 norms, up to step 4; lr 1"
@@ -264,7 +272,10 @@ def test_windows_before_the_file_and_one_by_one(log, tmp_path, monkeypatch, caps
         (["--lr", "-1"], "`--lr` must be a number >= 0, got -1"),
         (["--column", "nowt"], "has no numbers in `nowt`, but in: grad_norm, step"),
         (["--out", "a.doc"], "`--out` must end in .png, .svg, .pdf, got a.doc"),
-        (["--out", "no/such/a.png"], "no/such/a.png: cannot be written (No such file or directory)"),
+        (
+            ["--out", "no/such/a.png"],
+            "no/such/a.png: cannot be written (No such file or directory)",
+        ),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(
@@ -281,4 +292,6 @@ def test_mistakes_are_one_line_and_write_nothing(
 
 def test_a_log_that_is_not_there(tmp_path, capsys):
     assert main(["replay", str(tmp_path / "nowt.csv")]) == 2
-    assert capsys.readouterr().err.endswith("nowt.csv: cannot be read (No such file or directory)\n")
+    assert capsys.readouterr().err.endswith(
+        "nowt.csv: cannot be read (No such file or directory)\n"
+    )

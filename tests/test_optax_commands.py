@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from zenith.records import series
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -42,4 +44,21 @@ def test_the_example_trains_at_the_rate_that_it_prints(how, tmp_path):
     rates = [float(rate) for rate in re.findall(r"rate (\d\.\d{4}),", out)]
     assert len(rates) == 3
     assert rates[0] <= 0.1
+    assert 0 < rates[-1] < 0.1
+
+
+@pytest.mark.parametrize("name", ["equinox_train.py", "optax_warmup.py"])
+def test_the_other_examples(name, tmp_path):
+    out = run(ROOT / "examples" / name, "--epochs", "3", "--window", "20", cwd=tmp_path)
+    rates = [float(rate) for rate in re.findall(r"rate (\d\.\d{4}),", out)]
+    assert len(rates) == 3
+    if name == "optax_warmup.py":  # 42 steps an epoch, the last at 41 / 100 of the way
+        ramps = [float(ramp) for ramp in re.findall(r"warm-up (\d\.\d{4}) x", out)]
+        scales = [float(scale) for scale in re.findall(r"scale (\d\.\d{4}) =", out)]
+        assert ramps == [0.041, 0.083, 0.1]
+        assert rates == pytest.approx([a * b for a, b in zip(ramps, scales, strict=True)], abs=1e-4)
+    else:
+        _, steps, logged = series(tmp_path / "equinox_train.csv", "scale")
+        assert steps == list(range(1, 3 * 42 + 1))
+        assert rates[-1] == pytest.approx(0.1 * logged[-1], abs=5e-5)
     assert 0 < rates[-1] < 0.1

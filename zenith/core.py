@@ -59,7 +59,7 @@ def init(window: int = 500) -> ZenithState:
         TypeError: if `window` is not an integer (a bool or a float is refused).
         ValueError: if `window` is less than 1.
 
-    Example:
+    Examples:
         >>> init(window=3)
         ZenithState(norms=[0.0, 0.0, 0.0], count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
     """
@@ -86,7 +86,7 @@ def update(state: ZenithState, norm: Any, xp: Any = python) -> ZenithState:
     Returns:
         The state after, with the same shapes and dtypes.
 
-    Example:
+    Examples:
         >>> state = init(window=2)
         >>> for norm in [3.0, 5.0, 1.0]:
         ...     state = update(state, norm)
@@ -122,7 +122,7 @@ def metrics(state: ZenithState) -> dict[str, Any]:
     Raises:
         ValueError: if several states are stacked in one, as by `jax.vmap`.
 
-    Example:
+    Examples:
         >>> metrics(update(init(window=2), 3.0))["grad_norm"]
         3.0
     """
@@ -144,7 +144,7 @@ def to_dict(state: ZenithState) -> dict[str, Any]:
     It holds plain Python numbers, no dtype and no name of a framework. A float32 number is
     written exactly.
 
-    Example:
+    Examples:
         >>> to_dict(update(init(window=2), 3.0))  # doctest: +NORMALIZE_WHITESPACE
         {'version': 1, 'norms': [3.0, 0.0], 'count': 1, 'mean': 0.0, 'zenith': 0.0, 'scale': 1.0,
          'skipped': 0}
@@ -159,7 +159,7 @@ def from_dict(document: Mapping[str, Any]) -> ZenithState:
         ValueError: naming the field, if one is missing, unknown or impossible, or if the document
             is of another version.
 
-    Example:
+    Examples:
         >>> state = update(init(window=2), 3.0)
         >>> from_dict(to_dict(state)) == state
         True

@@ -13,7 +13,6 @@ for TensorBoard, Weights & Biases, CSV and `logging`.
 import csv
 import logging
 from collections.abc import Callable, Mapping
-from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -38,7 +37,7 @@ class MetricLog:
     Raises:
         ValueError: if `every` is less than 1.
 
-    Example:
+    Examples:
         >>> import zenith
         >>> with MetricLog(lambda step, numbers: print(step, numbers["scale"]), every=2) as log:
         ...     state = zenith.init(window=1)

@@ -47,7 +47,7 @@ def plot(
     Raises:
         ValueError: if there is nothing to draw, or a row lacks a number.
 
-    Example:
+    Examples:
         >>> import zenith
         >>> states = [zenith.init(window=2)]
         >>> for norm in [3.0, 5.0, 1.0]:
@@ -70,12 +70,21 @@ def plot(
         _draw_norms(norms, seen, label, color)
     if rates is not None:
         _draw_rates(rates, seen, lr, label, color)
-    return figure or next(axis.get_figure(root=True) for axis in axes if axis is not None)
+    return figure or _figure_of(axes)
+
+
+def _figure_of(axes: tuple[Axes | None, Axes | None]) -> Figure:
+    figure = next(panel.get_figure(root=True) for panel in axes if panel is not None)
+    if figure is None:
+        raise ValueError("`axes` must belong to a figure")
+    return figure
 
 
 def _row(entry: ZenithState | Mapping[str, Any], step: int) -> dict[str, float]:
     numbers = metrics(entry) if isinstance(entry, ZenithState) else entry
-    if missing := [name for name in ("grad_norm", "mean", "zenith", "scale") if name not in numbers]:
+    if missing := [
+        name for name in ("grad_norm", "mean", "zenith", "scale") if name not in numbers
+    ]:
         raise ValueError(f"every row of `history` must have `{missing[0]}`, got {sorted(numbers)}")
     names = ("step", "lr", "grad_norm", "mean", "zenith", "scale")
     return {"step": step} | {name: float(numbers[name]) for name in names if name in numbers}

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +111,7 @@ def _number(text: Any) -> float | None:
 
 
 def _events(folder: Path) -> dict[str, list[tuple[float, float]]]:
-    """The scalars of TensorBoard's event files, as torch (scalars) and TensorFlow (tensors) write."""
+    """The scalars of TensorBoard's event files: torch writes scalars, TensorFlow tensors."""
     if not list(folder.rglob("events.out.tfevents.*")):
         raise ValueError(f"{folder}: holds no event file of TensorBoard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -149,5 +150,5 @@ def _chosen(columns: Mapping[str, Any], column: str | None, path: Path) -> str:
 
 def spacing(steps: Sequence[float]) -> int:
     """Return how many steps lie between two logged values: the median, at least 1."""
-    gaps = sorted(b - a for a, b in zip(steps, steps[1:], strict=False) if b > a)
+    gaps = sorted(b - a for a, b in pairwise(steps) if b > a)
     return max(1, math.floor(gaps[len(gaps) // 2])) if gaps else 1

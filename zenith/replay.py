@@ -53,7 +53,7 @@ def replay(logged: Series, window: int) -> Replay:
     Raises:
         TypeError, ValueError: if `window` is not an integer >= 1.
 
-    Example:
+    Examples:
         >>> result = replay(Series("norm", [1, 2, 3], [3.0, 5.0, 1.0]), window=2)
         >>> [row["scale"] for row in result.rows]
         [1.0, 1.0, 0.75]

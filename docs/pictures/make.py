@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation from records: `python docs/pictures/make.py`.
 
-`rate.png` is a run on Fashion-MNIST; `how.png` shows the first run of `zenith demo` on the digits at
-four moments. Both are ZENITH with seed 0.
+`rate.png` is a run on Fashion-MNIST; `how.png` shows the first run of `zenith demo` on the digits
+at four moments. Both are ZENITH with seed 0.
 """
 
 from pathlib import Path

@@ -134,7 +134,7 @@ def curve(records: Sequence[Record], x: str, y: str) -> Curve:
 def running_mean(values: NDArray[np.float64], width: int) -> NDArray[np.float64]:
     """Return the mean of each value and the `width - 1` before it, or as many as there are.
 
-    Example:
+    Examples:
         >>> running_mean(np.array([4.0, 2.0, 3.0, 7.0]), width=2)
         array([4. , 3. , 2.5, 5. ])
     """

@@ -87,7 +87,7 @@ _ZENITH: Rules = dict.fromkeys(("grad_norm", "mean", "zenith", "scale"), _number
 def to_line(record: Record) -> str:
     r"""Return the record as one line of JSON.
 
-    Example:
+    Examples:
         >>> to_line({"kind": "step", "loss": 1 / 3, "lr": float("inf")})
         '{"kind":"step","loss":0.333333,"lr":null}\n'
     """

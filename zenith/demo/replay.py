@@ -43,7 +43,9 @@ def table(summaries: Sequence[dict[str, Any]]) -> str:
     names = list(summaries[0])
     cells = [names] + [[_text(summary[name]) for name in names] for summary in summaries]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
-    lines = ["  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in cells]
+    lines = [
+        "  ".join(f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)) for row in cells
+    ]
     return "\n".join(lines)
 
 

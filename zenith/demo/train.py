@@ -180,7 +180,7 @@ def overhead(times: Sequence[float], base: Sequence[float]) -> Record:
     Returns:
         The quartiles over the steps, `q1`, `median` and `q3`, of `times / base - 1` in percent.
 
-    Example:
+    Examples:
         >>> overhead([1.5, 2.0, 9.0], [1.0, 2.0, 3.0])  # ratios 1.5, 1.0 and 3.0
         {'q1': 25.0, 'median': 50.0, 'q3': 125.0}
     """

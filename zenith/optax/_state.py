@@ -59,7 +59,7 @@ def zenith_state(opt_state: Any) -> ZenithState:
     Raises:
         ValueError: if there is none, or more than one; their paths are named.
 
-    Example:
+    Examples:
         >>> import optax
         >>> from zenith.optax import scale_by_zenith, zenith_state
         >>> optimizer = optax.chain(optax.clip(1.0), scale_by_zenith(window=3), optax.sgd(0.1))
@@ -82,7 +82,7 @@ def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
         ValueError: if there is no place for it, or more than one; if it is of another window, or
             holds an impossible value.
 
-    Example:
+    Examples:
         >>> import optax, zenith
         >>> from zenith.optax import scale_by_zenith, set_zenith_state, zenith_state
         >>> opt_state = scale_by_zenith(window=3).init({"w": jax.numpy.ones(2)})

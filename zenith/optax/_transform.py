@@ -60,7 +60,7 @@ def scale_by_zenith(window: int = 500) -> optax.GradientTransformationExtraArgs:
             `static_args=("window",)`, or it is traced.)
         ValueError: if `window` is less than 1.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from zenith.optax import scale_by_zenith
         >>> optimizer = optax.chain(scale_by_zenith(window=1), optax.sgd(0.5))
@@ -123,7 +123,7 @@ def with_zenith(
         TypeError: if `window` is not a Python integer.
         ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from zenith.optax import with_zenith
         >>> optimizer = with_zenith(optax.sign_sgd(0.5), window=1)
@@ -202,7 +202,7 @@ def zenith(
         TypeError: if `window` is not a Python integer.
         ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, optax
         >>> from zenith.optax import zenith, zenith_state
         >>> optimizer = zenith(learning_rate=0.5, window=1)

@@ -18,14 +18,15 @@ class ZenithLogger(keras.callbacks.Callback):  # type: ignore[misc]
     `TensorBoard` among them, show them.
 
     Args:
-        sinks: where the numbers of every step go besides, such as `zenith.logs.to_csv("zenith.csv")`.
+        sinks: where the numbers of every batch go besides, such as
+            `zenith.logs.to_csv("zenith.csv")`.
         every: how many steps are read off the device together for them.
 
     Raises:
         TypeError: at the start of `fit`, if the model's optimizer is neither `Zenith` nor
             `ZenithWrapper`, nor a `LossScaleOptimizer` around one.
 
-    Example:
+    Examples:
         >>> import keras, numpy
         >>> from zenith.tf import Zenith, ZenithLogger
         >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])

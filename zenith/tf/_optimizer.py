@@ -46,7 +46,7 @@ class Zenith(Scheduled, _SGD):  # type: ignore[misc]
         TypeError: if `window` is not an integer.
         ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from zenith.tf import Zenith
         >>> x = keras.Variable([3.0, 4.0])
@@ -115,7 +115,7 @@ class ZenithWrapper(Scheduled):
         ValueError: if `inner_optimizer` is a `LossScaleOptimizer` or another optimizer that cannot
             be wrapped, or an argument is out of its range.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from zenith.tf import ZenithWrapper
         >>> x = keras.Variable([3.0, 4.0])

@@ -44,7 +44,7 @@ class ZenithSchedule(keras.optimizers.schedules.LearningRateSchedule, Trackable)
         TypeError: if `window` is not an integer.
         ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
         >>> import keras
         >>> from zenith.tf import ZenithSchedule
         >>> x = keras.Variable([3.0, 4.0])

@@ -47,8 +47,9 @@ class Zenith(SGD):
         params: parameters, named parameters or parameter groups, as for any torch optimizer.
         lr: the initial learning rate, at once the highest that will be used; a float or a tensor.
         window: how many gradient norms the mean is taken over.
-        momentum, dampening, weight_decay, nesterov, maximize, foreach, differentiable, fused: as
-            in `torch.optim.SGD`. On a GPU `fused=True` is the fastest form.
+        momentum: as in `torch.optim.SGD`; so are `dampening`, `weight_decay`, `nesterov`,
+            `maximize`, `foreach`, `differentiable` and `fused`. On a GPU `fused=True` is the
+            fastest form.
         decay_in_norm: measure the norm of `grad + weight_decay * param`, the gradient of the
             regularised loss, in place of `grad`. May be set for each group.
         max_grad_norm: clip the gradients in place to this norm, as
@@ -62,7 +63,7 @@ class Zenith(SGD):
         TypeError: if `window` is not an integer.
         ValueError: if an argument is out of its range.
 
-    Example:
+    Examples:
         >>> model = torch.nn.Linear(2, 1)
         >>> optimizer = Zenith(model.parameters(), lr=0.1, window=2)
         >>> for shrinking in [1.0, 1.0, 0.5, 0.5]:

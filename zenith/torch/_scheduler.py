@@ -49,7 +49,7 @@ class ZenithLR(LRScheduler):
         A float `group["lr"]` on a GPU has to be read back from the device at every step. A tensor
         `lr` there (with `fused=True` or `capturable=True`) is filled in place and never read.
 
-    Example:
+    Examples:
         >>> weight = torch.nn.Parameter(torch.tensor([2.0]))
         >>> optimizer = torch.optim.AdamW([weight], lr=0.01)
         >>> scheduler = ZenithLR(optimizer, window=1)

@@ -22,8 +22,10 @@ class ZenithCallback(Callback):  # type: ignore[misc]
         TypeError: as training starts, if no optimizer is a `zenith.torch.Zenith`, and no scheduler
             a `ZenithLR`.
 
-    Example:
+    Examples:
+        ```python
         trainer = Trainer(callbacks=[ZenithCallback()], logger=CSVLogger("logs"))
+        ```
     """
 
     def __init__(self, *sinks: Sink) -> None:

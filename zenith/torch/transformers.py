@@ -25,8 +25,10 @@ class ZenithCallback(TrainerCallback):  # type: ignore[misc]
         TypeError: as training starts, if neither the optimizer is a `zenith.torch.Zenith` nor the
             scheduler a `ZenithLR`.
 
-    Example:
+    Examples:
+        ```python
         trainer = Trainer(model, arguments, callbacks=[ZenithCallback()], ...)
+        ```
     """
 
     def __init__(self, *sinks: Sink) -> None:
@@ -51,9 +53,7 @@ class ZenithCallback(TrainerCallback):  # type: ignore[misc]
         """Take the numbers of a step."""
         self._log(self._source, step=state.global_step)
 
-    def on_log(
-        self, args: Any, state: Any, control: Any, logs: Any = None, **objects: Any
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **objects: Any) -> None:
         """Add the last step's numbers to the entry that is being logged."""
         self._log.flush()
         if logs is not None and self._last:

@@ -1,0 +1,38 @@
+"""Runs the programs of examples/ as their users do: in a process, and in a folder of their own."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import zenith
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def example(name, *arguments, cwd, ranks=0):
+    """What the program printed; with `ranks`, under torchrun with so many processes."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    command = [*(launcher if ranks else []), EXAMPLES / name, *arguments]
+    source = str(Path(zenith.__file__).parents[1])
+    result = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "default"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def rates(printed):
+    """Every rate in what a program printed."""
+    return [float(rate) for rate in re.findall(r"rate (\d\.\d+)", printed)]
+
+
+def accuracy(printed):
+    """The last accuracy, in per cent."""
+    return float(re.findall(r"accuracy (\d+\.\d+) %", printed)[-1])
