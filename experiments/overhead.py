@@ -190,6 +190,12 @@ def in_the_step(document: dict[str, Any], name: str) -> float:
     return 100 * over / quartiles(document["optimizers"]["SGD"]["milliseconds"])["median"]
 
 
+def ratio(document: dict[str, Any], name: str) -> dict[str, float]:
+    """The quartiles of an optimizer's step over SGD's of its repetition."""
+    own, sgd = (document["optimizers"][n]["step milliseconds"] for n in (name, "SGD"))
+    return quartiles([ours / theirs for ours, theirs in zip(own, sgd, strict=True)])
+
+
 def table(document: dict[str, Any]) -> str:
     """The document as a table in Markdown, beside the paper's."""
     head = (
@@ -197,10 +203,7 @@ def table(document: dict[str, Any]) -> str:
         " step / SGD's step | memory, models | paper: memory | forward passes | device reads |"
     )
     lines = [head, "|---|" + "--:|" * 9]
-    sgd = document["optimizers"]["SGD"]
     for name, own in document["optimizers"].items():
-        steps = zip(own["step milliseconds"], sgd["step milliseconds"], strict=True)
-        ratio = spread(quartiles([ours / theirs for ours, theirs in steps]), 2)
         paper = OPTIMIZERS[name].paper
         cells = [
             name,
@@ -208,7 +211,7 @@ def table(document: dict[str, Any]) -> str:
             spread(extra(document, name), 1) if name != "SGD" else "0",
             f"{in_the_step(document, name):.2f}" if name != "SGD" else "0",
             f"{paper.extra:.1f}" if paper else "",
-            ratio if name != "SGD" else "1",
+            spread(ratio(document, name), 2) if name != "SGD" else "1",
             f"{own['memory']:.2f}",
             f"{paper.memory}" if paper else "",
             f"{own['forwards']:.2g}",
@@ -238,7 +241,8 @@ def draw(document: dict[str, Any], path: Path) -> None:
         [f["q3"] - f["median"] for f in figures],
     ]
     papers = [OPTIMIZERS[name].paper for name in names]
-    fig, axes = plt.subplots(figsize=(8, 0.35 * len(names) + 1.2), layout="constrained")
+    size = (12, 0.35 * len(names) + 1.2)
+    fig, (axes, steps) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     rows = range(len(names))
     axes.barh([r - 0.2 for r in rows], medians, 0.4, xerr=errors, label="measured here")
     axes.barh([r + 0.2 for r in rows], [p.extra if p else 0 for p in papers], 0.4, label="paper")
@@ -247,5 +251,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlabel(f"extra time per iteration over SGD, % (VGG-19, batch {document['batch']})")
     axes.legend()
+    steps.barh(list(rows), [ratio(document, name)["median"] for name in names], 0.4)
+    steps.set_xlabel("the optimizer's own step, in steps of SGD")
     fig.savefig(path, dpi=120)
     plt.close(fig)

@@ -171,7 +171,7 @@ MISTAKES = [
     (["report"], "Missing argument 'DIR'"),
     (["report", "none"], "none/records.jsonl: cannot be read (No such file or directory)"),
     (["nonsense"], "No such command 'nonsense'"),
-    ([], "name a command: `demo`, `report` or `state`"),
+    ([], "name a command: `demo`, `report`, `replay` or `state`"),
 ]
 
 

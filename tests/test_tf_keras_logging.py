@@ -32,7 +32,7 @@ def model(optimizer):
 def test_a_sink_gets_every_step(optimizer):
     seen = []
     logger = ZenithLogger(lambda *row: seen.append(row), every=4)
-    x, y = (np.concatenate(part) for part in zip(*batches(STEPS), strict=True))
+    x, y = map(np.concatenate, batches(STEPS))
     network = model(optimizer())
     fit = {"batch_size": len(x) // STEPS, "shuffle": False, "verbose": 0}
     network.fit(x, y, epochs=1, callbacks=[logger], **fit)

@@ -16,7 +16,7 @@ def test_lightning(tmp_path):
     assert rates(printed)[-1] == pytest.approx(logged[-1], abs=5e-5)
     assert logged[0] == pytest.approx(0.1)
     assert logged[-1] < 0.1
-    assert accuracy(printed) > 80
+    assert accuracy(printed) > 60
 
 
 def test_hugging_face(tmp_path):

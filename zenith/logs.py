@@ -185,8 +185,8 @@ def _rate(source: Any, scale: Any) -> Any:
     return source.get_last_lr()[0] if hasattr(source, "get_last_lr") else None
 
 
-def _read(values: list[Any]) -> list[float]:
-    """Numbers or scalars of any framework as numbers, by one read for all of them."""
+def _read(values: list[Any]) -> list[Any]:
+    """Numbers or scalars of any framework as plain numbers, by one read for all of them."""
     libraries = {type(value).__module__.partition(".")[0] for value in values}
     if "torch" in libraries:
         import torch
@@ -200,4 +200,4 @@ def _read(values: list[Any]) -> list[float]:
         import jax
 
         values = jax.device_get(values)
-    return [float(value) for value in values]
+    return [value.item() if hasattr(value, "item") else value for value in values]

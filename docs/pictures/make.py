@@ -1,7 +1,7 @@
 """Draw the pictures of the documentation from records: `python docs/pictures/make.py`.
 
-`rate.png` is a run on Fashion-MNIST; `how.png` shows the first run of `zenith demo` on the digits
-at four moments. Both are ZENITH with seed 0.
+Both show ZENITH with seed 0 in `zenith demo`, on the handwritten digits: `rate.png` the whole run,
+`how.png` as far as it had come at four moments.
 """
 
 from pathlib import Path
@@ -22,7 +22,9 @@ MOMENTS = {
 
 def rate() -> None:
     """The norm and the rate of the whole run."""
-    figure = plot(HERE.parent / "fashion-mnist" / "records.jsonl")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    plot(HERE / "digits.jsonl", axes=tuple(figure.subplots(1, 2, sharex=True)))
+    figure.axes[0].set_xlabel("step")
     figure.savefig(HERE / "rate.png", dpi=110)
 
 
@@ -31,10 +33,11 @@ def how() -> None:
     seen = rows(HERE / "digits.jsonl")
     figure = Figure(figsize=(13, 5.5), layout="constrained")
     panels = figure.subplots(2, len(MOMENTS), sharex=True, sharey="row")
-    for column, (title, part) in zip(panels.T, MOMENTS.items(), strict=True):
+    for i, (title, part) in enumerate(MOMENTS.items()):
+        column = panels[:, i]
         plot(seen[: max(2, int(part * len(seen)))], axes=tuple(column))
         column[0].set(title=title, xlim=(0, seen[-1]["step"]))
-        if column is not panels.T[0]:
+        if i > 0:
             for axes in column:
                 axes.set_ylabel("")
                 axes.get_legend().remove()
