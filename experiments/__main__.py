@@ -23,7 +23,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     cost.add_argument("--repetitions", type=int, default=10, metavar="N")
     cost.add_argument("--out", type=Path, metavar="DIR", help="write JSON, Markdown and picture")
     torch = cost.add_argument_group("of --framework torch")
-    torch.add_argument("--iterations", type=int, default=1, metavar="N", help="in a repetition")
+    torch.add_argument(
+        "--iterations",
+        type=int,
+        default=4,
+        metavar="N",
+        help="in a repetition; 4 for GeN",
+    )
     torch.add_argument("--width", type=float, default=1.0, help="factor on VGG-19's channels")
     torch.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: never run")
     torch.add_argument("--optimizers", nargs="+", choices=list(OPTIMIZERS), metavar="NAME")

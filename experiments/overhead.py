@@ -103,7 +103,7 @@ def measure(
             if repetition:
                 samples[name].append(found)
     return {
-        "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor(),
+        "device": torch.cuda.get_device_name() if device == "cuda" else platform.machine(),
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "batch": batch,

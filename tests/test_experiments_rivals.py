@@ -93,9 +93,24 @@ def test_dowg_weighs_the_gradients_by_the_distance():
     assert_factor(DoWG, (1 - first) * (1 - second), steps=2)
 
 
+def test_dowg_goes_by_the_greatest_distance():
+    factor, distance, weighted = 1.0, 0.5, 0.0
+    for _ in range(6):  # from the third on the distance has grown
+        distance = max(distance, 5 * (1 - factor))
+        weighted += distance**2 * (5 * factor) ** 2
+        factor -= distance**2 / math.sqrt(weighted) * factor
+    assert distance > 0.8
+    assert_factor(lambda params: DoWG(params, first=0.5), factor, steps=6)
+
+
 def test_dog():
-    rate = 1e-6 * (1 + 5) / math.sqrt(25 + 1e-8)
-    assert_factor(by_name("DoG"), 1 - rate, tolerance=1e-14)
+    factor, distance, squares = 1.0, 1e-6 * (1 + 5), 0.0
+    for _ in range(6):
+        distance = max(distance, 5 * (1 - factor))
+        squares += (5 * factor) ** 2
+        factor -= distance / math.sqrt(squares + 1e-8) * factor
+    assert distance > 2e-5
+    assert_factor(by_name("DoG"), factor, steps=6, tolerance=1e-13)
 
 
 def test_cocob_bets_a_hundredth_in_the_sign():

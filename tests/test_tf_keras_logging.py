@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from _keras import batches
+from _keras import BACKEND, batches
 from _reference import scales
 
 from zenith.logs import MetricLog
@@ -45,6 +45,28 @@ def test_a_sink_gets_every_step(optimizer):
     rates = [0.1 * scale for scale in wanted]
     assert [numbers["lr"] for _, numbers in seen] == pytest.approx(rates, rel=1e-6)
     assert [numbers["count"] for _, numbers in seen] == list(range(1, 2 * STEPS + 1))
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"gradient_accumulation_steps": 3}, [1, 2, 3]),
+        *(
+            [({"steps_per_execution": 3}, [3, 6, 9])] if BACKEND != "torch" else []
+        ),  # which has none
+    ],
+)
+def test_a_step_is_an_update(options, steps):
+    seen = []
+    accumulation = {k: v for k, v in options.items() if k.startswith("gradient")}
+    network = model(Zenith(0.1, window=WINDOW, **accumulation))
+    execution = {k: v for k, v in options.items() if k.startswith("steps")}
+    network.compile(network.optimizer, loss="mse", **execution)
+    x, y = map(np.concatenate, batches(STEPS))
+    fit = {"batch_size": len(x) // STEPS, "shuffle": False, "verbose": 0}
+    network.fit(x, y, callbacks=[ZenithLogger(lambda *row: seen.append(row))], **fit)
+    assert [step for step, _ in seen] == steps
+    assert [numbers["count"] for _, numbers in seen] == steps
 
 
 def test_a_schedule_is_logged_without_a_rate():

@@ -11,8 +11,8 @@ SHORT = ["--epochs", "3", "--window", "40"]
 def test_lightning(tmp_path):
     printed = example("lightning_fit.py", *SHORT, "--out", tmp_path / "logs", cwd=tmp_path)
     (path,) = tmp_path.glob("logs/**/metrics.csv")
-    steps, logged = series(path, "zenith/lr")[1:]
-    assert steps == list(range(1, 3 * 43 + 1))
+    steps, logged = series(path, "zenith/lr")[1:3]
+    assert steps == list(range(3 * 43))
     assert rates(printed)[-1] == pytest.approx(logged[-1], abs=5e-5)
     assert logged[0] == pytest.approx(0.1)
     assert logged[-1] < 0.1

@@ -1,6 +1,7 @@
 """`zenith.logs` and the callbacks: what is logged, where it goes, and when the device is read."""
 
 import csv
+import gc
 import json
 import logging
 import struct
@@ -8,9 +9,10 @@ import struct
 import pytest
 import torch
 from _trainers import STEPS, Network, loader, plain_loop, zenith, zenith_lr
+from lightning import Callback
 from lightning import Trainer as LightningTrainer
 from lightning.pytorch.loggers import CSVLogger
-from test_trainers_lightning import Digits, Scheduled
+from test_trainers_lightning import BATCHES, Digits, Scheduled
 from test_trainers_transformers import InOrder, Rows, arguments
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -59,6 +61,12 @@ def test_what_is_logged_now_and_then_and_mappings():
 def test_bad_arguments():
     with pytest.raises(ValueError, match="`every` must be an integer >= 1, got 0"):
         MetricLog(every=0)
+    with pytest.raises(ValueError, match=r"`every` must be an integer >= 1, got 2.5"):
+        MetricLog(every=2.5)
+    with pytest.raises(TypeError, match=r"`sinks` must be functions such as to_csv\('a.csv'\)"):
+        MetricLog("a.csv")
+    with pytest.raises(ValueError, match=r"`loss` must be one number, got shape \(2,\)"):
+        MetricLog()({"scale": 1.0}, loss=torch.ones(2))
     with pytest.raises(TypeError, match=r"`source` must be an optimizer under ZENITH.*got a SGD"):
         MetricLog()(torch.optim.SGD([torch.zeros(1)]))
 
@@ -96,6 +104,7 @@ def test_nothing_is_read_from_a_gpu_before_the_flush():
             log(optimizer, loss=torch.ones((), device="cuda"))
         with pytest.raises(Exception, match=r"_local_scalar_dense|data-dependent|CUDA"):
             log.flush()
+        log._waiting.clear()  # which would be tried once more as the log goes
 
 
 def test_csv_goes_on_and_refuses_other_columns(tmp_path):
@@ -105,12 +114,83 @@ def test_csv_goes_on_and_refuses_other_columns(tmp_path):
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert [float(row["loss"]) for row in rows] == [8.0, 6.0, 2.0, 4.0]
+    to_csv(path)(5, {"scale": 1.0})  # a row with less
     before = path.read_bytes()
+    assert before.splitlines()[-1] == b"5,,,,1.0,,,"
     with pytest.raises(
-        ValueError, match=r"the columns of .*zenith.csv must be \['step', 'scale'\]"
+        ValueError, match=r"`validation` must be one of the columns of .*zenith.csv"
     ):
-        to_csv(path)(5, {"scale": 1.0})
+        to_csv(path)(6, {"validation": 1.0})
     assert path.read_bytes() == before
+
+
+def test_csv_with_a_number_that_comes_now_and_then(tmp_path):
+    path = tmp_path / "zenith.csv"
+    with MetricLog(to_csv(path, columns=["validation"])) as log:
+        for step in range(1, 5):
+            log({"scale": 1.0}, **({"validation": 7.0} if step % 2 == 0 else {}))
+    assert path.read_text().splitlines() == [
+        "step,scale,validation", "1,1.0,", "2,1.0,7.0", "3,1.0,", "4,1.0,7.0",
+    ]  # fmt: skip
+
+
+def test_what_a_sink_fails_to_take_is_kept(caplog):
+    seen, full = [], [True]
+
+    def sink(step, numbers):
+        if step == 2 and full:
+            raise OSError("full")
+        seen.append(step)
+
+    log = MetricLog(sink)
+    for _ in range(3):
+        log({"scale": 1.0})
+    with pytest.raises(OSError, match="full"):
+        log.flush()
+    full.clear()
+    log.flush()
+    assert seen == [1, 2, 3]
+
+    def interrupted():
+        with MetricLog(sink) as log:
+            log({"scale": 1.0}, step=2)
+            full.append(True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):  # which the sink's failure does not replace
+        interrupted()
+    full.clear()
+    assert "the last steps could not be logged" in caplog.text
+
+
+def test_a_log_that_is_never_closed_is_written_at_the_end():
+    seen = []
+    log = MetricLog(lambda step, numbers: seen.append(step))
+    log({"scale": 1.0})
+    del log
+    gc.collect()
+    assert seen == [1]
+
+
+def test_a_tensor_is_logged_as_it_was():
+    seen = []
+    total = torch.zeros(1)
+    with MetricLog(lambda step, numbers: seen.append(numbers)) as log:
+        for _ in range(3):
+            total += 1
+            log({"total": total}, again=total[0])
+    assert seen == [{"total": i, "again": i} for i in (1.0, 2.0, 3.0)]
+
+
+def test_a_flush_reads_once_for_each_dtype(monkeypatch):
+    stacked = []
+    stack = torch.stack
+    monkeypatch.setattr(torch, "stack", lambda xs: stacked.append(len(xs)) or stack(xs))
+    log = MetricLog()
+    for _ in range(10):
+        log({"a": torch.tensor(1.0), "b": torch.tensor(2.0), "n": torch.tensor(3), "plain": 4})
+    log.flush()
+    assert stacked == [20, 10]
 
 
 def test_tensorboard_of_torch(tmp_path):
@@ -118,7 +198,7 @@ def test_tensorboard_of_torch(tmp_path):
 
     with SummaryWriter(tmp_path) as writer:
         logged(to_tensorboard(writer))
-    assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], NORMS)
+    assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], NORMS, 0)
     assert series(tmp_path, "zenith/scale").values == [1.0, 0.75, 0.25]
 
 
@@ -195,11 +275,52 @@ def test_lightning(tmp_path, module):
     )
     trainer.fit(module(), loader())
     path = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
-    name, steps, rates = series(path, "zenith/lr")
-    assert name == "zenith/lr"
-    assert steps == list(range(1, STEPS + 1))
+    _, steps, rates, _ = series(path, "zenith/lr")
+    assert steps == list(range(STEPS))  # as Lightning numbers the losses
     assert rates == pytest.approx(wanted, rel=1e-6)
     assert series(tmp_path / "own.csv", "lr").values == pytest.approx(wanted, rel=1e-6)
+
+
+class Two(Digits):
+    """Two optimizers, of which the second steps at every third batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        first, last = self.network.layers[0], self.network.layers[2]
+        return [Zenith(part.parameters(), lr=0.1, window=3) for part in (first, last)]
+
+    def training_step(self, batch, i):
+        for k, optimizer in enumerate(self.optimizers()):
+            if k == 0 or i % 3 == 0:
+                optimizer.zero_grad()
+                self.manual_backward(self.network(**BATCHES[i])["loss"])
+                optimizer.step()
+
+
+def test_lightning_with_two_optimizers_and_an_interruption(tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, i):
+            if i == 6:
+                raise RuntimeError("stop")
+
+    rows = []
+    trainer = LightningTrainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, flush_logs_every_n_steps=1),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[LightningCallback(lambda step, numbers: rows.append(numbers["count"])), Stop()],
+    )
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer.fit(Two(), loader())
+    assert rows == [1, 2, 3, 4, 5, 6, 7, 1, 2, 3]
+    path = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
+    assert series(path, "zenith1/count").values == [1, 2, 3]
 
 
 def test_lightning_without_zenith(tmp_path):
@@ -229,7 +350,8 @@ def test_hugging_face(tmp_path, make):
     trainer.train()
     assert series(tmp_path / "own.csv", "lr").values == pytest.approx(wanted, rel=1e-6)
     state = tmp_path / f"checkpoint-{STEPS}" / "trainer_state.json"
-    _, steps, rates = series(state, "zenith/lr")
+    _, steps, rates, replaced = series(state, "zenith/lr")
+    assert replaced == 0
     assert steps[:3] == [5, 10, 15]
     assert rates[:3] == pytest.approx([wanted[4], wanted[9], wanted[14]], rel=1e-6)
 

@@ -1,9 +1,11 @@
 """The command `zenith`: whatever a user can get wrong ends in one line on stderr and exit code 2.
 
-What the commands do is in `zenith.demo`, which needs the extra of the same name. It is imported
-here only when the command runs, so that a plain install can still say what is missing.
+What the commands do is in `zenith.demo`, which needs the extra of the same name (`zenith replay`
+needs `plot` alone). It is imported here only when the command runs, so that a plain install can
+still say what is missing.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
@@ -17,7 +19,8 @@ _OF_A_FILE = {
     "tensorboard": "tensorboard",
 }
 
-FAILED, INTERRUPTED = 2, 130  # 130: 128 + the number of the signal, as in a shell
+# 128 and the number of the signal, as in a shell
+FAILED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,12 +33,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when all went well, 2 after a mistake that stderr names in one line, 130 after Ctrl-C.
     """
     _never_fail_to_print()
+    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = _run(sys.argv[1:] if argv is None else list(argv))
+        code = _run(arguments)
         sys.stdout.flush()
         return code
     except ModuleNotFoundError as error:
-        return _fail(_missing_extra(error))
+        return _fail(_missing_extra(error, arguments))
+    except BrokenPipeError:  # whoever read the output has gone: `zenith replay ... | head -1`
+        _discard_output()
+        return BROKEN_PIPE
+    except OSError as error:
+        _discard_output()
+        return _fail(f"the output cannot be written ({error.strerror or error})")
     except KeyboardInterrupt:
         print("zenith: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -59,11 +69,17 @@ def _fail(message: str) -> int:
     return FAILED
 
 
-def _missing_extra(error: ModuleNotFoundError) -> str:
+def _discard_output() -> None:
+    """Let the interpreter not try again, as it ends, to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _missing_extra(error: ModuleNotFoundError, arguments: Sequence[str]) -> str:
     missing = (error.name or "").partition(".")[0]
     if missing in ("", "zenith"):
         raise error  # a fault of ours, which no extra puts right
-    package = _OF_A_FILE.get(missing, '"zenith-optim[demo]"')
+    extra = "plot" if arguments[:1] == ["replay"] else "demo"
+    package = _OF_A_FILE.get(missing, f'"zenith-optim[{extra}]"')
     return f"{missing} is not installed: pip install {package}"
 
 

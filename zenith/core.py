@@ -63,11 +63,9 @@ def init(window: int = 500) -> ZenithState:
         >>> init(window=3)
         ZenithState(norms=[0.0, 0.0, 0.0], count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
     """
-    if isinstance(window, bool) or not isinstance(window, Integral):
-        raise TypeError(f"`window` must be an integer >= 1, got {window!r}")
-    if window < 1:
-        raise ValueError(f"`window` must be an integer >= 1, got {window!r}")
-    return ZenithState([0.0] * int(window), count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
+    return ZenithState(
+        [0.0] * checked_window(window), count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0
+    )
 
 
 def update(state: ZenithState, norm: Any, xp: Any = python) -> ZenithState:
@@ -182,6 +180,19 @@ def from_dict(document: Mapping[str, Any]) -> ZenithState:
     if state.count < len(norms) and state.zenith > 0:
         raise ValueError(f"`zenith` must be 0 until the window is full, got {state.zenith!r}")
     return state
+
+
+def checked_window(window: Any) -> int:
+    """Return the window, if it is one.
+
+    Raises:
+        TypeError, ValueError: as `init` does.
+    """
+    if isinstance(window, bool) or not isinstance(window, Integral):
+        raise TypeError(f"`window` must be an integer >= 1, got {window!r}")
+    if window < 1:
+        raise ValueError(f"`window` must be an integer >= 1, got {window!r}")
+    return int(window)
 
 
 def checked(state: ZenithState, window: int, largest: float) -> ZenithState:

@@ -56,6 +56,10 @@ def plot(
         >>> [round(float(y), 3) for y in figure.axes[1].lines[0].get_ydata()]
         [0.1, 0.1, 0.075]
     """
+    if axes == (None, None):
+        raise ValueError("`axes` must have a panel for the norms or for the rate, got none")
+    if isinstance(history, ZenithState):
+        raise ValueError("`history` must be a sequence of states, got a single one")
     if isinstance(history, str | PathLike):
         history = rows(Path(history))
     seen = [_row(entry, step) for step, entry in enumerate(history, start=1)]
@@ -92,7 +96,7 @@ def _row(entry: ZenithState | Mapping[str, Any], step: int) -> dict[str, float]:
 
 def _draw_norms(axes: Axes, seen: list[dict[str, float]], label: str, color: str) -> None:
     full = [row for row in seen if row["zenith"] > 0]  # until then there is no mean
-    if not axes.lines:  # the same norms lie under every window
+    if "norm" not in [line.get_label() for line in axes.lines]:  # the same under every window
         at = [row["step"] for row in seen]
         axes.plot(at, [row["grad_norm"] for row in seen], color="0.75", lw=0.8, label="norm")
     at = [row["step"] for row in full]

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 __all__ = ["Series", "rows", "series"]
 
-_STEPS = ("step", "Step", "_step", "global_step", "trainer/global_step", "iteration", "epoch")
+_STEPS = ("step", "Step", "_step", "global_step", "trainer/global_step", "iteration")
 
 
 class Series(NamedTuple):
@@ -20,11 +21,14 @@ class Series(NamedTuple):
         name: what the log calls it.
         steps: the step of each value, or its place in the log, from 1, where that names none.
         values: one for each step; NaN where the log has a word for it.
+        replaced: how many values were left out because the log comes back to an earlier step, as
+            that of a run that was resumed: the later run counts.
     """
 
     name: str
     steps: list[float]
     values: list[float]
+    replaced: int = 0
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
@@ -41,7 +45,9 @@ def rows(path: Path) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         raise ValueError(f"{path}: neither CSV nor JSON lines") from None
-    found = list(_json(text, path) if text.lstrip().startswith("{") else _csv(text))
+    if not text.strip():
+        raise ValueError(f"{path}: empty")
+    found = list(_json(text, path) if text.lstrip()[0] in "{[" else _csv(text, path))
     steps = [r for r in found if r.get("kind") == "step" and r.get("optimizer") == "zenith"]
     return [row for row in steps if row["seed"] == steps[0]["seed"]] if steps else found
 
@@ -60,33 +66,53 @@ def series(path: Path, column: str | None = None) -> Series:
     """
     table = _events(path) if path.is_dir() else _columns(rows(path))
     name = _chosen(table, column, path)
-    steps, values = zip(*table[name], strict=True)
-    return Series(name, list(steps), list(values))
+    kept: list[tuple[float, float]] = []
+    for step, value in table[name]:
+        while kept and kept[-1][0] >= step:
+            kept.pop()
+        kept.append((step, value))
+    steps, values = zip(*kept, strict=True)
+    return Series(name, list(steps), list(values), len(table[name]) - len(kept))
 
 
 def _json(text: str, path: Path) -> Iterator[dict[str, Any]]:
     try:
         document = json.loads(text)
-        if "log_history" in document:
-            yield from document["log_history"]
-            return
+    except ValueError:  # several lines, each a document
+        documents = ((f"line {n}", line) for n, line in enumerate(text.splitlines(), start=1))
+        for place, line in documents:
+            if line.strip():
+                yield _row(_parsed(line, f"{path}, {place}"), f"{path}, {place}")
+        return
+    if isinstance(document, dict):
+        document = document.get("log_history", [document])
+    if not isinstance(document, list):
+        raise ValueError(f"{path}: `log_history` must be a list, got {document!r:.40}")
+    for n, row in enumerate(document, start=1):
+        yield _row(row, f"{path}, entry {n}")
+
+
+def _parsed(line: str, place: str) -> Any:
+    try:
+        return json.loads(line)
     except ValueError:
-        pass  # several lines, each a document
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            raise ValueError(f"{path}, line {number}: not JSON") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number}: must be an object, got {line[:40]!r}")
-        yield row
+        raise ValueError(f"{place}: not JSON") from None
 
 
-def _csv(text: str) -> Iterator[dict[str, Any]]:
-    for row in csv.DictReader(text.splitlines()):
-        yield {name: value for name, value in row.items() if name is not None and value}
+def _row(row: Any, place: str) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise ValueError(f"{place}: must be an object, got {row!r:.40}")
+    return row
+
+
+def _csv(text: str, path: Path) -> Iterator[dict[str, Any]]:
+    head = text.lstrip().splitlines()[0]
+    delimiter = max(",;\t", key=head.count)
+    try:
+        for row in csv.DictReader(text.splitlines(), delimiter=delimiter):
+            yield {name: value for name, value in row.items() if name is not None and value}
+    except csv.Error as error:
+        raise ValueError(f"{path}: not CSV ({error})") from None
 
 
 def _columns(table: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[float, float]]]:
@@ -108,12 +134,16 @@ def _number(text: Any) -> float | None:
         return float(text)
     except ValueError:
         return None
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf
 
 
 def _events(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """The scalars of TensorBoard's event files: torch writes scalars, TensorFlow tensors."""
+    os.listdir(folder)  # says so where it may not be read, as rglob does not
     if not list(folder.rglob("events.out.tfevents.*")):
         raise ValueError(f"{folder}: holds no event file of TensorBoard")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard imports it if it is there
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -141,9 +171,13 @@ def _chosen(columns: Mapping[str, Any], column: str | None, path: Path) -> str:
     # Weights & Biases exports the lowest and the highest of what it has thinned out as well.
     plain = [name for name in names if not name.endswith(("__MIN", "__MAX"))]
     likely = [name for name in plain if "grad" in name.lower() and "norm" in name.lower()]
+    # Ours was measured before any clipping, and at every step.
+    likely = [name for name in likely if name.endswith("zenith/grad_norm")] or likely
+    if not names:
+        raise ValueError(f"{path}: holds no numbers")
     if len(likely) != 1:
         wrong = "has no column" if not likely else "has several columns"
-        listed = ", ".join(likely or names) or "no numbers at all"
+        listed = ", ".join(likely or names)
         raise ValueError(f"{path}: {wrong} of gradient norms; name one by --column: {listed}")
     return likely[0]
 

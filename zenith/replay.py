@@ -58,8 +58,8 @@ def replay(logged: Series, window: int) -> Replay:
         >>> [row["scale"] for row in result.rows]
         [1.0, 1.0, 0.75]
     """
-    core.init(window)  # refuses what is no window
-    state = core.init(max(1, round(window / spacing(logged.steps))))
+    entries = max(1, round(core.checked_window(window) / spacing(logged.steps)))
+    state = core.init(min(entries, len(logged.values) + 1))  # more would never be full either
     rows = []
     for step, norm in zip(logged.steps, logged.values, strict=True):
         state = core.update(state, norm)
@@ -73,19 +73,26 @@ def warnings(logged: Series, windows: Sequence[int]) -> list[str]:
     found = []
     finite = [norm for norm in logged.values if math.isfinite(norm) and norm >= 0]
     if rejected := len(logged.values) - len(finite):
-        found.append(f"{rejected} of {len(logged.values)} norms are not finite and are skipped")
+        found.append(
+            f"{rejected} of {len(logged.values)} norms are negative or not finite, and are skipped"
+        )
+    if logged.replaced:
+        found.append(
+            f"the log comes back to earlier steps: {logged.replaced} norms of what a resumed run "
+            "has done again are left out"
+        )
     if not finite:
         return found
     highest = max(finite)
     # A clipped norm is the bound up to rounding; a few at the maximum are nothing.
     at_the_top = sum(norm >= highest * (1 - 1e-3) for norm in finite)
-    if len(finite) >= 10 and at_the_top > _SATURATED * len(finite):
+    if highest > 0 and len(finite) >= 10 and at_the_top > _SATURATED * len(finite):
         found.append(
             f"{at_the_top} of {len(finite)} norms are {highest:.6g}, the highest: were they taken "
             "after clipping? Then ZENITH, which measures before it, would have seen others"
         )
     if (every := spacing(logged.steps)) > 1:
-        found.append(f"only every {every}th step was logged: the means are estimates")
+        found.append(f"one step in {every} was logged: the means are estimates")
     known = len(finite) * every
     found += [
         f"the run is shorter than the window of {window}: {known} steps, all at `lr`"

@@ -24,7 +24,10 @@ def square(xs: Sequence[Tensor]) -> float:
 
 
 class Rival(Optimizer):
-    """An optimizer of one group, whose numbers of state are in `self.scalars`."""
+    """An optimizer of one group, whose numbers of state are in `self.scalars`.
+
+    They are no part of `state_dict()`: the experiments run through, and never resume.
+    """
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         super().__init__(params, defaults)

@@ -13,10 +13,11 @@ class DoWG(Rival):
     """SGD at the rate `r^2 / sqrt(v)`: `r` is the greatest distance from the start so far.
 
     Khaled, Mishchenko, Jin: DoWG Unleashed (NeurIPS 2023, arXiv 2305.16284), algorithm 1:
-    `v` sums `r^2 ||g||^2` over the steps. The first `r` is 1e-4, as in the package.
+    `v` sums `r^2 ||g||^2` over the steps. The first `r` is small, 1e-4 here.
 
     The package `dowg` 0.3.1 is not used: its `ScalarDoWG` gathers the state only where it is handed
-    a closure, in float32 on the CPU, and clips the gradient, which the paper does not.
+    a closure, in float32 on the CPU, clips the gradient, which the paper does not, and begins with
+    an `r^2` of 0.9999.
     """
 
     def __init__(self, params: Iterable[Any], first: float = 1e-4) -> None:

@@ -161,10 +161,17 @@ class SeveralWindows(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of the numbers that follow it."""
         spelled: list[str] = []
-        for before, word in zip(["", *args], args, strict=False):
-            if word.isdecimal() and before.isdecimal() and "--window" in spelled:
-                spelled.append("--window")
-            spelled.append(word)
+        windows = 0  # how many numbers of a `--window` came directly before
+        for word in args:
+            if word == "--window" or word.startswith("--window="):
+                windows = 1 if "=" in word else 0
+                spelled.append(word)
+            elif word.isdecimal() and windows > 0:
+                spelled += ["--window", word]
+            else:
+                first = word.isdecimal() and spelled[-1:] == ["--window"]
+                windows = 1 if first else 0
+                spelled.append(word)
         return list(super().parse_args(ctx, spelled))
 
 

@@ -1,6 +1,7 @@
 """What `zenith replay` prints and draws."""
 
 import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +30,14 @@ def show(path: Path, windows: Sequence[int], lr: float, column: str | None, out:
         raise UserError(f"{path}: cannot be read ({reason(error)})") from error
     except ValueError as error:
         raise UserError(str(error)) from error
+    if not any(0 <= norm < math.inf for norm in logged.values):
+        raise UserError(f"{path}: no norm in `{logged.name}` is finite")
     replays = [replay(logged, window) for window in windows]
-    replace(out, picture(replays, lr, out.suffix[1:].lower()))
+    try:
+        drawn = picture(replays, lr, out.suffix[1:].lower())
+    except (ValueError, OverflowError) as error:  # of matplotlib: norms near the largest number
+        raise UserError(f"{path}: cannot be drawn ({error})") from error
+    replace(out, drawn)
     print(f"{logged.name}: {len(logged.values)} norms, up to step {logged.steps[-1]:g}; lr {lr:g}")
     print(table([replay.summary(lr) for replay in replays]))
     print(f"The picture is {out}")

@@ -18,8 +18,9 @@ class ZenithLogger(keras.callbacks.Callback):  # type: ignore[misc]
     `TensorBoard` among them, show them.
 
     Args:
-        sinks: where the numbers of every batch go besides, such as
-            `zenith.logs.to_csv("zenith.csv")`.
+        sinks: where the numbers of every step go besides, such as
+            `zenith.logs.to_csv("zenith.csv")`. With `steps_per_execution` the host sees only the
+            last step of each execution.
         every: how many steps are read off the device together for them.
 
     Raises:
@@ -52,15 +53,23 @@ class ZenithLogger(keras.callbacks.Callback):  # type: ignore[misc]
                 f"got a {type(optimizer).__name__}"
             )
         self._optimizer = optimizer
+        self._micro_steps = getattr(self.model.optimizer, "gradient_accumulation_steps", None) or 1
         step = int(optimizer.iterations)
+        self._batches = step * self._micro_steps
         self._log = MetricLog(*self._sinks, every=self._every, step=step)
 
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count on from the batches before."""
+        self._before = self._batches
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Take the numbers of a step for the sinks."""
-        if self._sinks:
+        """Take the numbers of a step for the sinks, if this batch made one."""
+        self._batches = self._before + batch + 1  # the last of `steps_per_execution`
+        step = self._batches // self._micro_steps
+        if self._sinks and step > self._log.step:
             if hasattr(self.model, "jax_state_sync"):  # on JAX the variables lag behind the steps
                 self.model.jax_state_sync()
-            self._log(self._optimizer)
+            self._log(self._optimizer, step=step)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """Hand what is waiting to the sinks."""

@@ -12,9 +12,9 @@ __all__ = ["ZenithCallback"]
 class ZenithCallback(TrainerCallback):  # type: ignore[misc]
     """Logs `zenith/grad_norm`, `mean`, `zenith`, `scale`, `lr` (in force) and more.
 
-    They are added to each entry that the Trainer logs (every `logging_steps`), and so to
-    `trainer_state.json`; sinks are given those of every step. The device is read once for each
-    entry.
+    They are added to each entry of the training loss that the Trainer logs (every
+    `logging_steps`), and so to `trainer_state.json`; sinks are given those of every step, in the
+    first process alone. The device is read once for each entry.
 
     Args:
         sinks: where to log every step: see `zenith.logs`. The Trainer's own reports to TensorBoard
@@ -46,8 +46,9 @@ class ZenithCallback(TrainerCallback):  # type: ignore[misc]
                 f"got {type(inner).__name__} and {type(scheduler).__name__}"
             )
         self._source = found[0]
-        every = max(1, int(state.logging_steps or args.logging_steps))
-        self._log = MetricLog(self._remember, *self._sinks, every=every, step=state.global_step)
+        every = max(1, int(state.logging_steps or 1))
+        sinks = self._sinks if state.is_world_process_zero else ()
+        self._log = MetricLog(self._remember, *sinks, every=every, step=state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **objects: Any) -> None:
         """Take the numbers of a step."""
@@ -55,8 +56,8 @@ class ZenithCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **objects: Any) -> None:
         """Add the last step's numbers to the entry that is being logged."""
-        self._log.flush()
-        if logs is not None and self._last:
+        if logs and "loss" in logs:  # not an evaluation, nor the summary at the end
+            self._log.flush()
             logs.update(self._last)
             state.log_history[-1].update(self._last)
 
