@@ -265,6 +265,18 @@ def test_version_and_help(capsys, monkeypatch):
     assert "\x1b" not in text
 
 
+def test_help_names_every_command_and_the_shell_completes_them(tmp_path):
+    commands = ["demo", "report", "replay", "state"]
+    printed = run("--help", cwd=tmp_path).stdout
+    assert [
+        line.split()[0] for line in printed.split("Commands:")[1].splitlines() if line
+    ] == commands
+    completion = {"_ZENITH_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
+    for words, wanted in {"zenith ": commands, "zenith re": ["report", "replay"]}.items():
+        completed = run(cwd=tmp_path, COMP_WORDS=words, **completion)
+        assert completed.stdout.split() == wanted
+
+
 def test_neither_help_nor_the_package_loads_a_framework():
     code = (
         "import sys, zenith, zenith.cli;"
