@@ -8,10 +8,12 @@ import types
 import pytest
 import torch
 
+from benchmarks import tried
 from experiments import overhead
 from experiments.__main__ import BENCHMARKS, main
 from experiments.models import vgg19
 from experiments.optimizers import OPTIMIZERS, make
+from zenith.torch import Zenith
 
 
 def test_vgg19_is_that_of_the_paper():
@@ -114,6 +116,27 @@ def test_scaling(tmp_path, capsys):
     sgd, ours = (statistics.median(rows["window"][-1][name]) for name in ("SGD", "ZENITH"))
     assert last[:3] == ["500", f"{sgd:.0f}", f"{ours:.0f}"]
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_was_tried_takes_the_steps_of_zenith(capsys):
+    weights = {}
+    inputs, labels = torch.randn(3, 100), torch.arange(3)
+    for cls in (Zenith, tried.Hooked, tried.Reversed):
+        model = tried.small()
+        optimizer = cls(model.parameters(), lr=0.1, window=3)
+        for shrinking in range(1, 8):
+            optimizer.zero_grad()
+            (torch.nn.functional.cross_entropy(model(inputs), labels) / shrinking).backward()
+            optimizer.step()
+        assert optimizer.get_last_lr()[0] < 0.07
+        weights[cls] = torch.nn.utils.parameters_to_vector(model.parameters())
+    torch.testing.assert_close(weights[tried.Hooked], weights[Zenith], rtol=1e-5, atol=1e-7)
+    torch.testing.assert_close(weights[tried.Reversed], weights[Zenith], rtol=0, atol=0)
+
+    names = ["Zenith", "Zenith, hooks"]
+    tried.main(["--repetitions", "2", "--batch", "2", "--optimizers", *names])
+    printed = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert printed == ["SGD", *names]
 
 
 def test_make_takes_a_generator_of_parameters():
