@@ -20,7 +20,7 @@ import keras
 import numpy as np
 
 import zenith
-from benchmarks.quartiles import quartiles, spread
+from benchmarks.quartiles import quartiles, ratios, spread
 from zenith.tf import Zenith, ZenithWrapper
 
 LR = 1e-3
@@ -109,10 +109,10 @@ def table(name: str, samples: dict[str, list[float]], parameters: int) -> str:
     """The report of one network as text."""
     lines = [f"{name}: {parameters:,} parameters", f"{'':<32}{'ms a step':>10}  ratio to SGD"]
     for optimizer, own in samples.items():
-        ratios = [a / b for a, b in zip(own, samples[BASELINE], strict=True)]
+        ratio = spread(ratios(own, samples[BASELINE]), 3)
         target = f"  (target {CASES[name].target})" if "Zenith" in optimizer else ""
         median = quartiles(own)["median"]
-        lines.append(f"{optimizer:<32}{median:>10.2f}  {spread(quartiles(ratios), 3)}{target}")
+        lines.append(f"{optimizer:<32}{median:>10.2f}  {ratio}{target}")
     return "\n".join(lines)
 
 

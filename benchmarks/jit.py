@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 import zenith.optax as zo
-from benchmarks.quartiles import quartiles, spread
+from benchmarks.quartiles import quartiles, ratios, spread
 from zenith import ZenithState
 
 LR = 1e-9  # so small that the parameters stay where they are
@@ -174,8 +174,7 @@ def table(name: str, parameters: int, samples: dict[str, list[float]], rivals: b
         f"{'':<44}{'us a step':>10}  ratio to the baseline",
     ]
     for variant, own in variants(CASES[name][2], rivals).items():
-        pairs = zip(samples[variant], samples[own.baseline], strict=True)
-        ratio = spread(quartiles([time / base for time, base in pairs]), 3)
+        ratio = spread(ratios(samples[variant], samples[own.baseline]), 3)
         target = f"  (target {own.target})" if own.target else ""
         median = quartiles(samples[variant])["median"]
         lines.append(f"{variant:<44}{median:>10.0f}  {ratio} of {own.baseline}{target}")

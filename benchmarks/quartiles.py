@@ -12,6 +12,11 @@ def quartiles(values: Sequence[float]) -> dict[str, float]:
     return dict(zip(names, statistics.quantiles(values, n=4, method="inclusive"), strict=True))
 
 
+def ratios(own: Sequence[float], baseline: Sequence[float]) -> dict[str, float]:
+    """The quartiles of the ratios of figures to those of a baseline in the same repetitions."""
+    return quartiles([ours / theirs for ours, theirs in zip(own, baseline, strict=True)])
+
+
 def spread(figures: dict[str, float], digits: int) -> str:
     """The figures as text: `median [q1, q3]`."""
     median, low, high = (f"{figures[key]:.{digits}f}" for key in ("median", "q1", "q3"))

@@ -24,7 +24,7 @@ from torch.nn.utils import clip_grad_norm_, get_total_norm
 from torch.optim import SGD, Optimizer
 
 import zenith
-from benchmarks.quartiles import quartiles, spread
+from benchmarks.quartiles import quartiles, ratios, spread
 from zenith.torch import Zenith
 from zenith.torch._norm import norm_or_number, partial_norms
 
@@ -230,13 +230,13 @@ def _cuda_event() -> torch.cuda.Event:
 def row(variant: Variant, samples: dict[str, list[float]], target: str) -> dict[str, Any]:
     """One line of the table: the time, and its paired comparison with the baseline."""
     own = samples[variant.name]
-    pairs = list(zip(own, samples[variant.baseline], strict=True))
+    baseline = samples[variant.baseline]
     return {
         "name": variant.name,
         "baseline": variant.baseline,
         "microseconds": quartiles(own),
-        "ratio": quartiles([time / base for time, base in pairs]),
-        "over_microseconds": quartiles([time - base for time, base in pairs]),
+        "ratio": ratios(own, baseline),
+        "over_microseconds": quartiles([a - b for a, b in zip(own, baseline, strict=True)]),
         "target": target,
     }
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD
 
-from benchmarks.quartiles import quartiles, spread
+from benchmarks.quartiles import quartiles, ratios, spread
 from zenith.torch import Zenith
+from zenith.torch._norm import _LARGE
 
 LR, WINDOW = 1e-6, 20
 
@@ -36,7 +37,7 @@ class Hooked(Zenith):
 
     def _take(self, param: Tensor) -> None:
         gradient = param.grad.detach().view(-1)  # type: ignore[union-attr]
-        large = gradient.numel() >= 65_536
+        large = gradient.numel() >= _LARGE
         norm = gradient.dot(gradient).sqrt() if large else torch.linalg.vector_norm(gradient)
         self.norms[param] = norm  # type: ignore[index]
 
@@ -123,14 +124,13 @@ def measure(
 def table(samples: dict[str, list[tuple[float, float]]]) -> str:
     """The report as text."""
     lines = [f"{'':<20}{'ms':>9}{'step ms':>10}  {'iteration / SGD':>24}  {'step / SGD':>20}"]
+    base_wholes, base_steps = zip(*samples["SGD"], strict=True)
     for name, own in samples.items():
-        pairs = list(zip(own, samples["SGD"], strict=True))
-        ratios = [
-            spread(quartiles([ours[i] / theirs[i] for ours, theirs in pairs]), digits)
-            for i, digits in ((0, 3), (1, 2))
-        ]
-        whole, step = (quartiles([sample[i] for sample in own])["median"] for i in (0, 1))
-        lines.append(f"{name:<20}{whole:>9.2f}{step:>10.3f}  {ratios[0]:>24}  {ratios[1]:>20}")
+        wholes, steps = zip(*own, strict=True)
+        iteration = spread(ratios(wholes, base_wholes), 3)
+        step = spread(ratios(steps, base_steps), 2)
+        whole_ms, step_ms = (quartiles(sample)["median"] for sample in (wholes, steps))
+        lines.append(f"{name:<20}{whole_ms:>9.2f}{step_ms:>10.3f}  {iteration:>24}  {step:>20}")
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.quartiles import quartiles, spread
+from benchmarks.quartiles import quartiles, ratios, spread
 from experiments.models import vgg19
 from experiments.optimizers import OPTIMIZERS, make
 
@@ -193,7 +193,7 @@ def in_the_step(document: dict[str, Any], name: str) -> float:
 def ratio(document: dict[str, Any], name: str) -> dict[str, float]:
     """The quartiles of an optimizer's step over SGD's of its repetition."""
     own, sgd = (document["optimizers"][n]["step milliseconds"] for n in (name, "SGD"))
-    return quartiles([ours / theirs for ours, theirs in zip(own, sgd, strict=True)])
+    return ratios(own, sgd)
 
 
 def table(document: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import SGD
 
-from benchmarks.quartiles import quartiles, spread
+from benchmarks.quartiles import quartiles, ratios, spread
 from benchmarks.step import LR, Model, Variant, filled, measure, subject
 from zenith.torch import Zenith
 
@@ -53,11 +53,7 @@ def measured(repetitions: int, largest: int = 10**8) -> dict[str, Any]:
 def _cases(axis: str, largest: int) -> Iterator[Case]:
     for value in AXES[axis]:
         if value <= largest:
-            yield (
-                Case()
-                ._replace(parameters=min(Case().parameters, largest))
-                ._replace(**{axis: value})
-            )
+            yield Case(**{"parameters": min(Case().parameters, largest), axis: value})
 
 
 def _timed(axis: str, case: Case, repetitions: int) -> dict[str, Any]:
@@ -73,11 +69,6 @@ def _timed(axis: str, case: Case, repetitions: int) -> dict[str, Any]:
     return {axis: getattr(case, axis), **samples}
 
 
-def _ratio(row: dict[str, Any]) -> dict[str, float]:
-    pairs = zip(row["ZENITH"], row["SGD"], strict=True)
-    return quartiles([ours / theirs for ours, theirs in pairs])
-
-
 def table(document: dict[str, Any]) -> str:
     """The document as tables in Markdown, one for each axis."""
     lines = []
@@ -85,7 +76,8 @@ def table(document: dict[str, Any]) -> str:
         lines += [f"| {axis} | SGD, us | ZENITH, us | ratio |", "|--:|--:|--:|--:|"]
         for row in rows:
             sgd, ours = (quartiles(row[name])["median"] for name in ("SGD", "ZENITH"))
-            lines.append(f"| {row[axis]:,} | {sgd:.0f} | {ours:.0f} | {spread(_ratio(row), 2)} |")
+            ratio = spread(ratios(row["ZENITH"], row["SGD"]), 2)
+            lines.append(f"| {row[axis]:,} | {sgd:.0f} | {ours:.0f} | {ratio} |")
         lines.append("")
     return "\n".join(lines).rstrip()
 

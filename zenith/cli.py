@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments after the program's name; by default those of the process.
 
     Returns:
-        0 when all went well, 2 after a mistake that stderr names in one line, 130 after Ctrl-C.
+        0 when all went well, 2 after a mistake that stderr names in one line, 130 after Ctrl-C,
+        141 where nobody reads the output any longer.
     """
     _never_fail_to_print()
     arguments = sys.argv[1:] if argv is None else list(argv)

@@ -79,10 +79,10 @@ def _json(text: str, path: Path) -> Iterator[dict[str, Any]]:
     try:
         document = json.loads(text)
     except ValueError:  # several lines, each a document
-        documents = ((f"line {n}", line) for n, line in enumerate(text.splitlines(), start=1))
-        for place, line in documents:
+        for n, line in enumerate(text.splitlines(), start=1):
             if line.strip():
-                yield _row(_parsed(line, f"{path}, {place}"), f"{path}, {place}")
+                place = f"{path}, line {n}"
+                yield _row(_parsed(line, place), place)
         return
     if isinstance(document, dict):
         document = document.get("log_history", [document])
@@ -141,14 +141,15 @@ def _number(text: Any) -> float | None:
 def _events(folder: Path) -> dict[str, list[tuple[float, float]]]:
     """The scalars of TensorBoard's event files: torch writes scalars, TensorFlow tensors."""
     os.listdir(folder)  # says so where it may not be read, as rglob does not
-    if not list(folder.rglob("events.out.tfevents.*")):
+    runs = sorted({path.parent for path in folder.rglob("events.out.tfevents.*")})
+    if not runs:
         raise ValueError(f"{folder}: holds no event file of TensorBoard")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard imports it if it is there
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
     columns: dict[str, list[tuple[float, float]]] = {}
-    for run in sorted({path.parent for path in folder.rglob("events.out.tfevents.*")}):
+    for run in runs:
         events = EventAccumulator(str(run), size_guidance={"scalars": 0, "tensors": 0})
         events.Reload()
         prefix = "" if run == folder else f"{run.relative_to(folder).as_posix()}: "

@@ -161,17 +161,11 @@ class SeveralWindows(typer.core.TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of the numbers that follow it."""
         spelled: list[str] = []
-        windows = 0  # how many numbers of a `--window` came directly before
         for word in args:
-            if word == "--window" or word.startswith("--window="):
-                windows = 1 if "=" in word else 0
-                spelled.append(word)
-            elif word.isdecimal() and windows > 0:
-                spelled += ["--window", word]
-            else:
-                first = word.isdecimal() and spelled[-1:] == ["--window"]
-                windows = 1 if first else 0
-                spelled.append(word)
+            after_one = "--window" in spelled[-2:-1] or "".join(spelled[-1:]).startswith(
+                "--window="
+            )
+            spelled += ["--window", word] if after_one and word.isdecimal() else [word]
         return list(super().parse_args(ctx, spelled))
 
 
