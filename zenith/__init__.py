@@ -5,6 +5,6 @@
 state that they pass on.
 """
 
-from zenith.core import ZenithState, from_dict, init, metrics, to_dict, update
+from zenith.core import ZenithState, ZenithWarning, from_dict, init, metrics, to_dict, update
 
-__all__ = ["ZenithState", "from_dict", "init", "metrics", "to_dict", "update"]
+__all__ = ["ZenithState", "ZenithWarning", "from_dict", "init", "metrics", "to_dict", "update"]

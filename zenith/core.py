@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
-__all__ = ["ZenithState", "from_dict", "init", "metrics", "to_dict", "update"]
+__all__ = ["ZenithState", "ZenithWarning", "from_dict", "init", "metrics", "to_dict", "update"]
 
 _VERSION = 1  # of the document that `to_dict` writes
 
@@ -37,6 +37,10 @@ class ZenithState(NamedTuple):
     zenith: Any
     scale: Any
     skipped: Any
+
+
+class ZenithWarning(UserWarning):
+    """Something in the training loop keeps the rate at `lr`: ZENITH is off, or soon will be."""
 
 
 class python:
