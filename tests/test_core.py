@@ -1,11 +1,13 @@
 """The schedule in plain Python: by hand, against Algorithm 1 as printed, and at its edges."""
 
 import ast
+import copy
 import doctest
 import inspect
 import json
 import math
 import numbers
+import pickle
 import random
 import runpy
 import statistics
@@ -601,24 +603,85 @@ def test_the_core_imports_the_standard_library_alone() -> None:
     assert "math" in imported  # the walk has found something
 
 
-def test_a_missing_torch_names_the_extra_to_install() -> None:
-    process = python("import sys; sys.modules['torch'] = None; import zenith.torch")
+MISSING = {
+    "torch": "zenith.torch needs PyTorch, which is not installed: "
+    'pip install "zenith-optim[torch]"',
+    "keras": "zenith.tf needs Keras 3 and a backend of it (TensorFlow, JAX or PyTorch), which is "
+    'not installed: pip install "zenith-optim[tf]" (import of keras halted; None in sys.modules)',
+    "optax": "zenith.optax needs JAX and optax, which are not installed: "
+    'pip install "zenith-optim[optax]" (import of optax halted; None in sys.modules)',
+}
+
+
+@pytest.mark.parametrize("code", ["import zenith.{0}", "from zenith import {0}", "zenith.{0}"])
+@pytest.mark.parametrize("framework", MISSING)
+def test_a_missing_framework_names_the_extra_to_install(framework: str, code: str) -> None:
+    name = framework.replace("keras", "tf")
+    hidden = f"import sys; sys.modules[{framework!r}] = None; import zenith; dir(zenith); "
+    process = python(hidden + code.format(name))
     assert process.returncode == 1
-    error = process.stderr.splitlines()[-1]
-    assert error == (
-        "ImportError: zenith.torch needs PyTorch, which is not installed: "
-        'pip install "zenith-optim[torch]"'
+    assert process.stderr.splitlines()[-1] == f"ImportError: {MISSING[framework]}"
+
+
+def test_a_module_is_imported_where_it_is_first_used() -> None:
+    process = python(
+        "import sys, zenith; before = set(sys.modules); sink = zenith.logs.to_csv; "
+        "print(*sorted(name for name in sys.modules.keys() - before if 'zenith' in name)); "
+        "from zenith import records; print(zenith.replay.Series is records.Series); "
+        "import zenith.checkpoints; print(zenith.checkpoints is sys.modules['zenith.checkpoints'])"
     )
+    assert process.stdout.splitlines() == ["zenith.logs", "True", "True"], process.stderr
+
+
+def test_only_what_is_installed_is_listed_and_nothing_is_imported_for_it() -> None:
+    # So that help(zenith), which reads every name that is listed, works on a plain install.
+    process = python(
+        "import sys; sys.modules |= dict.fromkeys(['torch', 'keras', 'optax', 'matplotlib']); "
+        "import zenith; print(*sorted(name for name in dir(zenith) if name.islower())); "
+        "import pydoc; pydoc.render_doc(zenith); "
+        "from zenith import *; print([name for name in sys.modules if name[:8] == 'zenith.t'])"
+    )
+    listed, imported = process.stdout.splitlines()
+    names = [name for name in listed.split() if not name.startswith("_")]
+    assert names == sorted([*FUNCTIONS, "checkpoints", "core", "logs", "records", "replay"])
+    assert imported == "[]"
+
+
+def test_a_framework_that_is_installed_is_listed(tmp_path: Path, monkeypatch: Any) -> None:
+    for name in ("torch", "keras", "optax", "matplotlib"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    for name in [name for name in sys.modules if name.partition(".")[0] in MISSING]:
+        monkeypatch.delitem(sys.modules, name)
+    assert {"torch", "tf", "optax", "plot"} <= set(dir(zenith))
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    missing: Any = zenith
+    with pytest.raises(AttributeError) as caught:
+        missing.tensorflow  # noqa: B018
+    assert str(caught.value) == "module 'zenith' has no attribute 'tensorflow'"
+    with pytest.raises(ImportError, match="cannot import name 'tensorflow' from 'zenith'"):
+        exec("from zenith import tensorflow")
+
+
+def test_a_state_is_pickled_and_copied_as_it_is() -> None:
+    assert pickle.loads(pickle.dumps(STATE)) == copy.deepcopy(STATE) == STATE
+    assert copy.deepcopy(STATE).norms is not STATE.norms
+
+
+FUNCTIONS = ["from_dict", "init", "metrics", "to_dict", "update"]
 
 
 def test_public_names() -> None:
-    assert zenith.__all__ == ["ZenithState", "from_dict", "init", "metrics", "to_dict", "update"]
+    assert zenith.__all__ == ["ZenithState", "ZenithWarning", *FUNCTIONS]
     assert zenith.__all__ == core.__all__
     for name in zenith.__all__:
         assert getattr(zenith, name) is getattr(core, name)
+    assert issubclass(zenith.ZenithWarning, UserWarning)
 
 
-@pytest.mark.parametrize("name", ["from_dict", "init", "metrics", "to_dict", "update"])
+@pytest.mark.parametrize("name", FUNCTIONS)
 def test_every_public_function_shows_an_example(name: str) -> None:
     (found,) = doctest.DocTestFinder(recurse=False).find(getattr(zenith, name), name)
     assert found.examples
