@@ -11,22 +11,28 @@ A *sink* is where the numbers go: any function of a step and a dictionary of num
 for TensorBoard, Weights & Biases, CSV and `logging`.
 """
 
-import csv
 import logging
 import math
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from zenith._sinks import Sink, to_csv, to_logging, to_tensorboard, to_wandb
+from zenith._watch import Watch, find
 from zenith.core import ZenithState, metrics
 
-__all__ = ["MetricLog", "Sink", "to_csv", "to_logging", "to_tensorboard", "to_wandb"]
-
-Sink = Callable[[int, Mapping[str, float]], object]
+__all__ = [
+    "MetricLog",
+    "Sink",
+    "Watch",
+    "find",
+    "to_csv",
+    "to_logging",
+    "to_tensorboard",
+    "to_wandb",
+]
 
 
 class MetricLog:
@@ -39,11 +45,16 @@ class MetricLog:
         sinks: where the numbers go, once they are read.
         every: how many steps are read together. A read waits for the device, so that a loop with
             `every=1` runs as slowly as one that prints its loss at every step.
-        step: of the first step, less one; for a run that is resumed.
+        step: of the first step, less one; by default that a CSV file ends with, or 0.
+        remedy: what a warning of clipped norms advises; by default what fits the framework.
 
     Raises:
         TypeError: if a sink is not a function.
         ValueError: if `every` is not an integer >= 1.
+
+    Warns:
+        ZenithWarning: where the rows show that ZENITH is off: a full window of norms that are all
+            one value, as after clipping, or a `with` block that ends before the window is full.
 
     Examples:
         >>> import zenith
@@ -57,7 +68,9 @@ class MetricLog:
         3 0.25
     """
 
-    def __init__(self, *sinks: Sink, every: int = 50, step: int = 0) -> None:
+    def __init__(
+        self, *sinks: Sink, every: int = 50, step: int | None = None, remedy: str = ""
+    ) -> None:
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"`every` must be an integer >= 1, got {every!r}")
         if wrong := [sink for sink in sinks if not callable(sink)]:
@@ -65,10 +78,12 @@ class MetricLog:
                 f"`sinks` must be functions such as to_csv({wrong[0]!r}) returns, got {wrong[0]!r}"
             )
         self.every: int = every
-        self.step: int = step
-        self._sinks: Sequence[Sink] = sinks
+        ends = [getattr(sink, "last_step", 0) for sink in sinks]
+        self.step: int = max([0, *ends]) if step is None else step
+        self.watch = Watch(remedy)
+        self._sinks: Sequence[Sink] = (self.watch, *sinks)
         self._waiting: list[_Row] = []
-        weakref.finalize(self, _flush, self._waiting, sinks)
+        weakref.finalize(self, _flush, self._waiting, self._sinks)
 
     def __call__(self, source: Any, step: int | None = None, **more: Any) -> None:
         """Take the numbers of one step.
@@ -84,9 +99,10 @@ class MetricLog:
             TypeError: if `source` is none of these.
             ValueError: if what is to be logged is not a single number.
         """
-        given = {**source, **more} if isinstance(source, Mapping) else more
-        numbers = {} if isinstance(source, Mapping) else _numbers_of(source)
-        numbers |= {name: _kept(name, value) for name, value in given.items()}
+        numbers = _numbers_of(source) | more
+        numbers = {name: _kept(name, value) for name, value in numbers.items()}
+        self.watch.window = self.watch.window or _window_of(source)
+        self.watch.remedy = self.watch.remedy or _remedy(source, numbers)
         self.step = self.step + 1 if step is None else step
         self._waiting.append((self.step, numbers))
         if len(self._waiting) >= self.every:
@@ -104,106 +120,12 @@ class MetricLog:
     ) -> None:
         try:
             self.flush()
+            if kind is None:
+                self.watch.ended()
         except Exception:
             if kind is None:
                 raise
             logging.getLogger("zenith").exception("the last steps could not be logged")
-
-
-class _Csv:
-    """The sink that `to_csv` returns."""
-
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
-        self.path = path
-        self.more = list(columns)
-        self.file: Any = None
-        self.columns: list[str] | None = None
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.columns = next(csv.reader(file), None)
-
-    def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
-        row = {"step": step, **numbers}
-        fresh = self.columns is None
-        if self.columns is None:
-            self.columns = list(dict.fromkeys([*row, *self.more]))
-        if unknown := [name for name in row if name not in self.columns]:
-            raise ValueError(
-                f"`{unknown[0]}` must be one of the columns of {self.path}, {self.columns}; "
-                f"name it from the start: to_csv(path, columns=[{unknown[0]!r}])"
-            )
-        if self.file is None:  # line by line, so that what a run has logged outlives it
-            self.file = self.path.open("a", newline="", encoding="utf-8", buffering=1)
-        writer = csv.DictWriter(self.file, self.columns)
-        if fresh:
-            writer.writeheader()
-        writer.writerow(row)
-
-    def __del__(self) -> None:
-        if self.file is not None:
-            self.file.close()
-
-
-def to_csv(path: str | PathLike[str], columns: Sequence[str] = ()) -> Sink:
-    """Return a sink that appends to a CSV file, a row for each step, on disk after each.
-
-    A file that is there already is gone on with, in its own columns; those of a new one are
-    the names in the first row.
-
-    Args:
-        path: of the file.
-        columns: names that only later rows have, such as that of a loss that is taken now and then.
-            Where a row lacks a number its cell stays empty.
-
-    Raises:
-        ValueError: by the sink, if a row has a name that is no column; the file stays as it was.
-    """
-    return _Csv(Path(path), columns)
-
-
-def to_tensorboard(writer: Any, prefix: str = "zenith/") -> Sink:
-    """Return a sink for a `SummaryWriter` of torch or Flax, or one of `tf.summary`."""
-
-    def write(step: int, numbers: Mapping[str, float]) -> None:
-        for name, number in numbers.items():
-            if hasattr(writer, "add_scalar"):
-                writer.add_scalar(prefix + name, number, step)
-            elif hasattr(writer, "as_default"):
-                import tensorflow as tf
-
-                with writer.as_default():
-                    tf.summary.scalar(prefix + name, number, step)
-            else:
-                writer.scalar(prefix + name, number, step)
-
-    return write
-
-
-def to_wandb(run: Any, prefix: str = "zenith/") -> Sink:
-    """Return a sink for a run of Weights & Biases: what `wandb.init()` returns.
-
-    The numbers have an axis of their own, `zenith/step`, because Weights & Biases would drop what
-    comes late for its own steps.
-    """
-    axis = f"{prefix}step"
-    run.define_metric(axis, hidden=True)
-    run.define_metric(f"{prefix}*", step_metric=axis)
-
-    def write(step: int, numbers: Mapping[str, float]) -> None:
-        run.log({axis: step} | {prefix + name: number for name, number in numbers.items()})
-
-    return write
-
-
-def to_logging(logger: logging.Logger | None = None, level: int = logging.INFO) -> Sink:
-    """Return a sink that logs one line for each step, by default to the logger `zenith`."""
-    chosen = logger or logging.getLogger("zenith")
-
-    def write(step: int, numbers: Mapping[str, float]) -> None:
-        text = ", ".join(f"{name} {number:.6g}" for name, number in numbers.items())
-        chosen.log(level, "step %d: %s", step, text)
-
-    return write
 
 
 _Row = tuple[int, dict[str, Any]]
@@ -219,34 +141,48 @@ def _flush(waiting: list[_Row], sinks: Sequence[Sink]) -> None:
 
 
 def _numbers_of(source: Any) -> dict[str, Any]:
+    if isinstance(source, Mapping):
+        return dict(source)
     if isinstance(source, ZenithState):
         return metrics(source)
-    if not hasattr(source, "zenith_state"):
+    if not hasattr(source, "zenith_metrics"):
         raise TypeError(
             "`source` must be an optimizer under ZENITH, a ZenithState or a mapping, "
             f"got a {type(source).__name__}"
         )
-    # In torch `zenith_state` would copy all the norms; the state itself is never written in place.
-    state = source._state if hasattr(source, "_state") else source.zenith_state
-    numbers = metrics(state)
-    rate = _rate(source, numbers["scale"])
-    return numbers if rate is None else numbers | {"lr": rate}
+    return dict(source.zenith_metrics())
 
 
-def _rate(source: Any, scale: Any) -> Any:
-    """The rate in force, without a read, where `source` knows one."""
-    if hasattr(source, "effective_learning_rate"):  # an optimizer of Keras
-        return source.effective_learning_rate
-    if hasattr(source, "param_groups"):  # of torch, whose get_last_lr() would read
-        return (source._rates or [source.param_groups[0]["lr"] * scale])[0]
-    return source.get_last_lr()[0] if hasattr(source, "get_last_lr") else None
+def _window_of(source: Any) -> int | None:
+    if isinstance(source, ZenithState):
+        return len(source.norms)
+    return getattr(source, "window", None)
+
+
+def _remedy(source: Any, numbers: Mapping[str, Any]) -> str:
+    if hasattr(source, "effective_learning_rate") or hasattr(source, "observe"):
+        return _REMEDIES["keras"]
+    return _REMEDIES.get(_library(numbers.get("mean")), _REMEDIES["jax"])
+
+
+_REMEDIES = {
+    "torch": "Hand on the norm that clipping returns, `step(grad_norm=...)`, or leave the clipping "
+    "to `Zenith(max_grad_norm=...)`.",
+    "keras": "Leave the clipping to the optimizer's own `global_clipnorm`, or hand on the norm, "
+    "`grad_norm=...`.",
+    "jax": "Put ZENITH first in the `optax.chain`, or the clipping inside `with_zenith`.",
+}
 
 
 def _kept(name: str, value: Any) -> Any:
-    """One number, as it is now: a tensor of torch may be written in place before it is read."""
+    """One number, as it is now: an adapter may write its state in place before it is read."""
     if math.prod(getattr(value, "shape", ())) != 1:
         raise ValueError(f"`{name}` must be one number, got shape {tuple(value.shape)}")
-    return value.detach().clone().reshape(()) if hasattr(value, "detach") else value
+    if hasattr(value, "detach"):
+        return value.detach().clone().reshape(())
+    if hasattr(value, "read_value"):  # a variable of TensorFlow
+        return value.read_value()
+    return value.copy() if _library(value) == "numpy" else value
 
 
 def _read(rows: Sequence[_Row]) -> None:
