@@ -237,7 +237,8 @@ def _push(state: ZenithState, norm: Any, accepted: Any, xp: Any) -> Any:
             norms[slot] = norm
         return norms
     # A `where` over the slots needs no scatter, which every library spells in its own way.
-    return xp.where(accepted & (xp.arange(_window(state)) == slot), norm, state.norms)
+    slots = xp.arange(_window(state), dtype=state.count.dtype)
+    return xp.where(accepted & (slots == slot), norm, state.norms)
 
 
 def _mean(norms: Any, xp: Any) -> Any:

@@ -1,6 +1,5 @@
 """The schedule's state as JAX arrays, the call that advances it, and its place in an optimizer."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -12,15 +11,6 @@ from zenith import core
 from zenith.core import ZenithState
 
 __all__ = ["init", "observe", "set_zenith_state", "zenith_state"]
-
-
-class _Numpy:
-    """The library `jax.numpy`, with slots in the integers that the state counts in."""
-
-    where = staticmethod(jnp.where)
-    maximum = staticmethod(jnp.maximum)
-    sum = staticmethod(jnp.sum)
-    arange = staticmethod(partial(jnp.arange, dtype=jnp.int32))
 
 
 def init(window: int, params: Any) -> ZenithState:
@@ -39,13 +29,13 @@ def observe(state: ZenithState, grads: Any, grad_norm: ArrayLike | None) -> Zeni
     dtype = state.norms.dtype
     if grad_norm is None:
         leaves = jax.tree.leaves(grads)
-        return core.update(state, _global_norm(leaves, dtype), _Numpy) if leaves else state
+        return core.update(state, _global_norm(leaves, dtype), jnp) if leaves else state
     norm = jnp.asarray(grad_norm)
     if norm.ndim > 0:
         raise ValueError(f"`grad_norm` must be a scalar, got shape {norm.shape}")
     if jnp.iscomplexobj(norm):
         raise ValueError(f"`grad_norm` must be real, got {grad_norm!r}")
-    return core.update(state, norm.astype(dtype), _Numpy)
+    return core.update(state, norm.astype(dtype), jnp)
 
 
 def zenith_state(opt_state: Any) -> ZenithState:

@@ -36,8 +36,8 @@ class _TorchOn:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def arange(self, end: int) -> Tensor:
-        return torch.arange(end, device=self.device)
+    def arange(self, end: int, dtype: torch.dtype) -> Tensor:
+        return torch.arange(end, dtype=dtype, device=self.device)
 
 
 def is_ignored(
