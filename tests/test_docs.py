@@ -1,8 +1,10 @@
 """Every block of Python in the documentation and in the README runs, page by page."""
 
 import re
+import subprocess
 import sys
 import textwrap
+import tomllib
 import types
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)]*)\)")
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
 
 
@@ -35,6 +38,41 @@ def test_there_is_something_to_run():
 def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run(page, {})
+
+
+def test_the_frameworks_are_attributes_of_zenith():
+    code = "import zenith; print(zenith.torch.Zenith, zenith.tf.Zenith, zenith.optax.zenith)"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert re.findall(r"zenith\.\w+", process.stdout) == ["zenith.torch", "zenith.tf"]
+
+
+def test_every_path_that_the_readme_links_is_there():
+    paths = [path for _, path in LINK.findall(PAGES[0].read_text()) if "://" not in path]
+    assert len(paths) >= 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def test_the_package_index_is_shown_no_path_of_this_repository():
+    """By the rules that the build applies; `python -m build` and `twine check --strict` by hand."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    hook = project["tool"]["hatch"]["metadata"]["hooks"]["fancy-pypi-readme"]
+    assert hook["fragments"] == [{"path": "README.md"}]
+    text = PAGES[0].read_text()
+    for rule in hook["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert LINK.findall(text) == [("", "https://arxiv.org/abs/2601.15212")]
+    assert "is in docs/overhead." in text  # a link's text stays
+    assert "$$" not in text  # the index draws no equations
+    assert blocks(PAGES[0]) == [textwrap.dedent(code) for _, code in BLOCK.findall(text)]
+
+
+def test_the_citation_is_of_this_version():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {project['version']}\n" in citation
+    assert f"\nlicense: {project['license']}\n" in citation
+    assert f'url: "{project["urls"]["Paper"]}"' in citation
 
 
 def test_what_a_page_says_is_printed(capsys):
