@@ -627,7 +627,7 @@ def test_a_module_is_imported_where_it_is_first_used() -> None:
     process = python(
         "import sys, zenith; before = set(sys.modules); sink = zenith.logs.to_csv; "
         "print(*sorted(name for name in sys.modules.keys() - before if 'zenith' in name)); "
-        "from zenith import records; print(zenith.replay.Series is records.Series); "
+        "from zenith import readers; print(zenith.replay.Series is readers.Series); "
         "import zenith.checkpoints; print(zenith.checkpoints is sys.modules['zenith.checkpoints'])"
     )
     assert process.stdout.splitlines() == ["zenith.logs", "True", "True"], process.stderr
@@ -643,7 +643,7 @@ def test_only_what_is_installed_is_listed_and_nothing_is_imported_for_it() -> No
     )
     listed, imported = process.stdout.splitlines()
     names = [name for name in listed.split() if not name.startswith("_")]
-    assert names == sorted([*FUNCTIONS, "checkpoints", "core", "logs", "records", "replay"])
+    assert names == sorted([*FUNCTIONS, "checkpoints", "core", "logs", "readers", "replay"])
     assert imported == "[]"
 
 
@@ -690,7 +690,7 @@ def test_every_public_function_shows_an_example(name: str) -> None:
 def test_the_state_says_what_each_field_holds() -> None:
     text = inspect.getdoc(ZenithState) or ""
     for field in ("norms", "count", "mean", "zenith", "scale", "skipped"):
-        assert f"\n    {field}: " in text
+        assert f"\n    {field} (" in text
 
 
 # --- Theorem B.5, by plain gradient descent on a quadratic 0.5 * sum(h * x**2)

@@ -16,7 +16,7 @@ _MODULES = {  # each with what must be installed for it
     "logs": "zenith",
     "optax": "optax",
     "plot": "matplotlib",
-    "records": "zenith",
+    "readers": "zenith",
     "replay": "zenith",
     "tf": "keras",
     "torch": "torch",
@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # alone, so that a type checker still finds a name that is mi
     from zenith import logs as logs
     from zenith import optax as optax
     from zenith import plot as plot
-    from zenith import records as records
+    from zenith import readers as readers
     from zenith import replay as replay
     from zenith import tf as tf
     from zenith import torch as torch

@@ -21,14 +21,17 @@ _VERSION = 1  # of the document that `to_dict` writes
 class ZenithState(NamedTuple):
     """The whole memory of the schedule: `window` + 5 numbers, whatever the size of the model.
 
+    Each field is of the framework that the state belongs to: a number of Python, a scalar tensor of
+    torch or Keras, an array of JAX. `Any` is all that can be said of them without naming one.
+
     Attributes:
-        norms: float, shape `(window,)`: the accepted gradient norms as a ring in buffer order, so
-            the next norm overwrites slot `count % window`.
-        count: integer scalar: how many norms were accepted.
-        mean: float scalar: the mean of `norms` (equation 1); 0 until the window is full.
-        zenith: float scalar: the highest `mean` so far (equation 2).
-        scale: float scalar in [0, 1]: the factor on the learning rate (equation 3).
-        skipped: integer scalar: how many norms were rejected because they were not finite.
+        norms (float array of shape [window], or list of floats): the accepted gradient norms as a
+            ring in buffer order, so the next norm overwrites slot `count % window`.
+        count (integer scalar): how many norms were accepted.
+        mean (float scalar): the mean of `norms` (equation 1); 0 until the window is full.
+        zenith (float scalar): the highest `mean` so far (equation 2).
+        scale (float scalar in [0, 1]): the factor on the learning rate (equation 3).
+        skipped (integer scalar): how many norms were rejected because they were not finite.
     """
 
     norms: Any
@@ -64,8 +67,9 @@ def init(window: int = 500) -> ZenithState:
         ValueError: if `window` is less than 1.
 
     Examples:
-        >>> init(window=3)
-        ZenithState(norms=[0.0, 0.0, 0.0], count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0)
+        >>> init(window=3)  # doctest: +NORMALIZE_WHITESPACE
+        ZenithState(norms=[0.0, 0.0, 0.0], count=0, mean=0.0, zenith=0.0, scale=1.0,
+                    skipped=0)
     """
     return ZenithState(
         [0.0] * checked_window(window), count=0, mean=0.0, zenith=0.0, scale=1.0, skipped=0
@@ -148,8 +152,8 @@ def to_dict(state: ZenithState) -> dict[str, Any]:
 
     Examples:
         >>> to_dict(update(init(window=2), 3.0))  # doctest: +NORMALIZE_WHITESPACE
-        {'version': 1, 'norms': [3.0, 0.0], 'count': 1, 'mean': 0.0, 'zenith': 0.0, 'scale': 1.0,
-         'skipped': 0}
+        {'version': 1, 'norms': [3.0, 0.0], 'count': 1, 'mean': 0.0, 'zenith': 0.0,
+         'scale': 1.0, 'skipped': 0}
     """
     return {"version": _VERSION, **{name: _python(x) for name, x in state._asdict().items()}}
 
