@@ -141,7 +141,7 @@ def _parts(gradient: Tensor, dtype: torch.dtype | None) -> list[Tensor]:
     rest = vector.numel() % _ROW
     left, vector = ([vector[-rest:]], vector[:-rest]) if rest else ([], vector)
     rows = vector.view(-1, _ROW)
-    chunks = [rows] if dtype is None else rows.split(_ROWS)
+    chunks = [rows] if dtype is None else torch.split(rows, _ROWS)
     return left + [torch.linalg.vector_norm(chunk, dim=1, dtype=dtype) for chunk in chunks]
 
 
