@@ -170,8 +170,8 @@ MISTAKES = [
     (["demo", "--nonsense"], "No such option: --nonsense"),
     (["report"], "Missing argument 'DIR'"),
     (["report", "none"], "none/records.jsonl: cannot be read (No such file or directory)"),
-    (["nonsense"], "No such command 'nonsense'"),
-    ([], "name a command: `demo`, `report`, `replay` or `state`"),
+    (["nonsense"], "invalid choice: 'nonsense'"),
+    ([], "the following arguments are required: {demo,report,replay,state}"),
 ]
 
 
@@ -248,10 +248,12 @@ def test_a_part_of_a_missing_package_names_the_package(tmp_path, monkeypatch, ca
     assert_one_line(capsys.readouterr().err, f"sklearn {ADVICE}")
 
 
-def test_a_fault_of_our_own_is_no_missing_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "zenith.demo.errors", None)
-    with pytest.raises(ModuleNotFoundError, match=r"zenith\.demo\.errors"):
-        cli.main(["--version"])
+def test_a_fault_of_our_own_is_no_missing_extra(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("log.csv").write_text("grad_norm\n1\n2\n")
+    monkeypatch.setitem(sys.modules, "zenith.plot", None)
+    with pytest.raises(ModuleNotFoundError, match=r"zenith\.plot"):
+        cli.main(["replay", "log.csv"])
 
 
 def test_version_and_help(capsys, monkeypatch):
@@ -265,16 +267,13 @@ def test_version_and_help(capsys, monkeypatch):
     assert "\x1b" not in text
 
 
-def test_help_names_every_command_and_the_shell_completes_them(tmp_path):
-    commands = ["demo", "report", "replay", "state"]
+def test_help_names_every_command(tmp_path):
     printed = run("--help", cwd=tmp_path).stdout
-    assert [
-        line.split()[0] for line in printed.split("Commands:")[1].splitlines() if line
-    ] == commands
-    completion = {"_ZENITH_COMPLETE": "complete_bash", "COMP_CWORD": "1"}
-    for words, wanted in {"zenith ": commands, "zenith re": ["report", "replay"]}.items():
-        completed = run(cwd=tmp_path, COMP_WORDS=words, **completion)
-        assert completed.stdout.split() == wanted
+    for command in ("demo", "report", "replay", "state"):
+        assert f"\n    {command} " in printed
+    printed = run("state", "--help", cwd=tmp_path).stdout
+    for command in ("show", "convert"):
+        assert f"\n    {command} " in printed
 
 
 def test_neither_help_nor_the_package_loads_a_framework():
@@ -433,7 +432,7 @@ def test_a_closed_pipe_is_no_traceback(finished):
         text=True,
     )
     os.close(theirs)
-    assert (process.returncode, process.stderr) == (1, "")
+    assert (process.returncode, process.stderr) == (141, "")
 
 
 def test_a_terminal_without_the_signs_gets_escapes(finished, monkeypatch):

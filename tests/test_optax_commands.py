@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from zenith.records import series
+from zenith.readers import series
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -58,7 +58,7 @@ def test_the_other_examples(name, tmp_path):
         assert ramps == [0.041, 0.083, 0.1]
         assert rates == pytest.approx([a * b for a, b in zip(ramps, scales, strict=True)], abs=1e-4)
     else:
-        _, steps, logged, _ = series(tmp_path / "equinox_train.csv", "scale")
+        _, steps, logged, *_ = series(tmp_path / "equinox_train.csv", "scale")
         assert steps == list(range(1, 3 * 42 + 1))
         assert rates[-1] == pytest.approx(0.1 * logged[-1], abs=5e-5)
     assert 0 < rates[-1] < 0.1

@@ -7,7 +7,7 @@ import pytest
 from _examples import example, rates
 
 import zenith
-from zenith.records import series
+from zenith.readers import series
 
 
 def test_keras_on_jax(tmp_path):

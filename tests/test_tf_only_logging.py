@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from zenith.logs import MetricLog, to_tensorboard
-from zenith.records import series
+from zenith.readers import series
 
 
 def test_tensorboard_of_tensorflow(tmp_path):
@@ -12,5 +12,5 @@ def test_tensorboard_of_tensorflow(tmp_path):
         for scale in (1.0, 0.75, 0.25):
             log({"scale": tf.constant(scale), "grad_norm": 4 * scale})
     writer.close()
-    assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], [4.0, 3.0, 1.0], 0)
+    assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], [4.0, 3.0, 1.0], 0, False)
     assert series(tmp_path, "zenith/scale").values == [1.0, 0.75, 0.25]

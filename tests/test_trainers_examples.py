@@ -3,7 +3,7 @@
 import pytest
 from _examples import accuracy, example, rates
 
-from zenith.records import series
+from zenith.readers import series
 
 SHORT = ["--epochs", "3", "--window", "40"]
 

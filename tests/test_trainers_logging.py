@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import zenith as core
 from zenith.logs import MetricLog, to_csv, to_logging, to_tensorboard, to_wandb
-from zenith.records import series
+from zenith.readers import series
 from zenith.torch import Zenith
 from zenith.torch.lightning import ZenithCallback as LightningCallback
 from zenith.torch.transformers import ZenithCallback as HuggingFaceCallback
@@ -198,7 +198,7 @@ def test_tensorboard_of_torch(tmp_path):
 
     with SummaryWriter(tmp_path) as writer:
         logged(to_tensorboard(writer))
-    assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], NORMS, 0)
+    assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], NORMS, 0, False)
     assert series(tmp_path, "zenith/scale").values == [1.0, 0.75, 0.25]
 
 
@@ -275,7 +275,7 @@ def test_lightning(tmp_path, module):
     )
     trainer.fit(module(), loader())
     path = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
-    _, steps, rates, _ = series(path, "zenith/lr")
+    _, steps, rates, *_ = series(path, "zenith/lr")
     assert steps == list(range(STEPS))  # as Lightning numbers the losses
     assert rates == pytest.approx(wanted, rel=1e-6)
     assert series(tmp_path / "own.csv", "lr").values == pytest.approx(wanted, rel=1e-6)
@@ -350,7 +350,7 @@ def test_hugging_face(tmp_path, make):
     trainer.train()
     assert series(tmp_path / "own.csv", "lr").values == pytest.approx(wanted, rel=1e-6)
     state = tmp_path / f"checkpoint-{STEPS}" / "trainer_state.json"
-    _, steps, rates, replaced = series(state, "zenith/lr")
+    _, steps, rates, replaced, _ = series(state, "zenith/lr")
     assert replaced == 0
     assert steps[:3] == [5, 10, 15]
     assert rates[:3] == pytest.approx([wanted[4], wanted[9], wanted[14]], rel=1e-6)

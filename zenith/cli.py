@@ -1,26 +1,41 @@
 """The command `zenith`: whatever a user can get wrong ends in one line on stderr and exit code 2.
 
-What the commands do is in `zenith.demo`, which needs the extra of the same name (`zenith replay`
-needs `plot` alone). It is imported here only when the command runs, so that a plain install can
-still say what is missing.
+It needs Python alone; what reads a file of a framework, or draws, is imported as it is needed.
 """
 
+import argparse
+import json
+import math
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn
+
+from zenith import checkpoints, core, readers, replay
 
 __all__ = ["main"]
 
-_OF_A_FILE = {
+_PACKAGES = {
     "h5py": "h5py",
     "jax": "orbax-checkpoint",
+    "matplotlib": '"zenith-optim[plot]"',
     "orbax": "orbax-checkpoint",
     "tensorboard": "tensorboard",
+    "torch": '"zenith-optim[torch]"',
 }
+_FORMATS = (".png", ".svg", ".pdf")
 
 # 128 and the number of the signal, as in a shell
 FAILED, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+
+
+class UserError(Exception):
+    """A mistake of the user's or a failure of the machine's; the message names what and where."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,30 +54,207 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(arguments)
         sys.stdout.flush()
         return code
+    except UserError as error:
+        return _fail(str(error))
     except ModuleNotFoundError as error:
-        return _fail(_missing_extra(error, arguments))
+        return _fail(_missing(error, demo=arguments[:1] in (["demo"], ["report"])))
     except BrokenPipeError:  # whoever read the output has gone: `zenith replay ... | head -1`
         _discard_output()
         return BROKEN_PIPE
     except OSError as error:
         _discard_output()
-        return _fail(f"the output cannot be written ({error.strerror or error})")
+        return _fail(f"the output cannot be written ({_reason(error)})")
     except KeyboardInterrupt:
         print("zenith: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _run(argv: list[str]) -> int:
-    from zenith.demo.commands import UsageError, app
-    from zenith.demo.errors import UserError
+def _run(arguments: list[str]) -> int:
+    if arguments[:1] in (["demo"], ["report"]):
+        return _demo(arguments)
+    try:
+        options = _parser().parse_args(_respelled(arguments))
+    except SystemExit as done:  # after --help or --version
+        return int(done.code or 0)
+    options.run(options)
+    return 0
+
+
+def _demo(arguments: list[str]) -> int:
+    from zenith.demo import commands, errors
 
     try:
-        job = app(argv, prog_name="zenith", standalone_mode=False)
+        job = commands.app(arguments, prog_name="zenith", standalone_mode=False)
         return job() if callable(job) else int(job or 0)
-    except UserError as error:
+    except errors.UserError as error:
         return _fail(str(error))
-    except UsageError as error:
+    except commands.UsageError as error:
         return _fail(error.format_message())
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(re.sub(r"^argument (\S+):", r"`\1`", message))
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "ZENITH: SGD that sets its own learning rate from the history of the gradient norm."
+    parser = _Parser("zenith", description=about, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"zenith-optim {_version()}")
+    commands = parser.add_subparsers(title="commands", required=True)
+    for name, text in (("demo", "Compare ZENITH with SGD."), ("report", "Draw that again.")):
+        commands.add_parser(name, help=text)
+    _add(commands, "replay", _replay, "Tell what rates ZENITH would have set, from logged norms.")
+    state = commands.add_parser("state", help="The schedule's state in a checkpoint.")
+    actions = state.add_subparsers(title="commands", required=True)
+    _add(actions, "show", _show, "Print the numbers of the schedule, one on each line.")
+    _add(actions, "convert", _convert, "Write the state as JSON that every framework can load.")
+    return parser
+
+
+def _add(commands: Any, name: str, run: Callable[[Any], None], about: str) -> None:
+    """Add a command with its options; each is one `add` below."""
+    parser = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    if name == "replay":
+        add("norms", type=Path, metavar="NORMS", help=_LOGS)
+        add("--window", type=_integer, action="append", metavar="STEPS...", help=_WINDOWS)
+        add("--lr", type=_number, default=0.1, help="the learning rate; by default 0.1")
+        add(
+            "--column", help="name of the norms in the log; by default the one of `grad` and `norm`"
+        )
+        add("--out", type=Path, help="picture to write: PNG, SVG or PDF; by default replay.png")
+        return
+    add("file", type=Path, metavar="FILE", help=_CHECKPOINTS)
+    if name == "convert":
+        add("out", type=Path, nargs="?", metavar="OUT", help="file to write; by default stdout")
+    add("--at", help="its place in the checkpoint, where there are several states")
+
+
+_LOGS = (
+    "what holds the gradient norms: a CSV file, JSON lines, an export of Weights & Biases, a "
+    "trainer_state.json, or a folder of TensorBoard's"
+)
+_WINDOWS = "one or more windows; by default 50 500 1500"
+_CHECKPOINTS = (
+    "what torch.save wrote, a .keras or .weights.h5 file, the directory of an orbax checkpoint, or "
+    "a document that `zenith state convert` wrote"
+)
+
+
+def _respelled(arguments: Sequence[str]) -> list[str]:
+    """`--window 50 --window 500` for `--window 50 500`, after which a file may come."""
+    spelled: list[str] = []
+    for word in arguments:
+        after_one = "--window" in spelled[-2:-1] or "".join(spelled[-1:]).startswith("--window=")
+        spelled += ["--window", word] if after_one and word.isdecimal() else [word]
+    return spelled
+
+
+def _integer(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text!r}")
+    return value
+
+
+def _replay(options: Any) -> None:
+    """Print a line for each window, and the warnings on stderr; write the picture."""
+    path, windows = options.norms, options.window or [50, 500, 1500]
+    out = options.out or Path("replay.png")
+    if out.suffix.lower() not in _FORMATS:
+        raise UserError(f"`--out` must end in {', '.join(_FORMATS)}, got {out}")
+    with _readable(path):
+        logged = readers.series(path, options.column)
+    if not any(0 <= norm < math.inf for norm in logged.values):
+        raise UserError(f"{path}: no norm in `{logged.name}` is finite")
+    replays = [replay.replay(logged, window) for window in windows]
+    lines = [_drawn(replays, options, out), *replay.warnings(logged, windows)]
+    steps = f"{len(logged.values)} norms, up to step {logged.steps[-1]:g}"
+    print(f"{logged.name}: {steps}; lr {options.lr:g}")
+    print(replay.table([result.summary(options.lr) for result in replays]))
+    if not lines[0]:
+        print(f"The picture is {out}")
+    for line in filter(None, lines):
+        print(f"zenith: warning: {line}", file=sys.stderr)
+
+
+def _drawn(replays: Sequence[replay.Replay], options: Any, out: Path) -> str:
+    """Write the picture; or return why there is none, where none was asked for."""
+    try:
+        drawn = replay.picture(replays, options.lr, out.suffix[1:].lower())
+    except ModuleNotFoundError as error:
+        if options.out is not None:
+            raise
+        return f"there is no picture: {_missing(error)}"
+    except (ValueError, OverflowError) as error:  # of matplotlib: norms near the largest number
+        raise UserError(f"{options.norms}: cannot be drawn ({error})") from error
+    _write(out, drawn)
+    return ""
+
+
+def _show(options: Any) -> None:
+    with _readable(options.file):
+        state = checkpoints.read(options.file, options.at)
+    print(f"{'window':<10}{len(state.norms)}")
+    for name, value in core.metrics(state).items():
+        print(f"{name:<10}{value}")
+
+
+def _convert(options: Any) -> None:
+    with _readable(options.file):
+        document = core.to_dict(checkpoints.read(options.file, options.at))
+    text = json.dumps(document) + "\n"
+    if options.out is None:
+        print(text, end="")
+    else:
+        _write(options.out, text.encode())
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({_reason(error)})") from error
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write the file whole, or leave there what there was."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
+
+
+def _version() -> str:
+    try:
+        return version("zenith-optim")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def _fail(message: str) -> int:
@@ -75,13 +267,12 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _missing_extra(error: ModuleNotFoundError, arguments: Sequence[str]) -> str:
-    missing = (error.name or "").partition(".")[0]
-    if missing in ("", "zenith"):
+def _missing(error: ModuleNotFoundError, demo: bool = False) -> str:
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "zenith"):
         raise error  # a fault of ours, which no extra puts right
-    extra = "plot" if arguments[:1] == ["replay"] else "demo"
-    package = _OF_A_FILE.get(missing, f'"zenith-optim[{extra}]"')
-    return f"{missing} is not installed: pip install {package}"
+    package = '"zenith-optim[demo]"' if demo else _PACKAGES.get(name, name)
+    return f"{name} is not installed: pip install {package}"
 
 
 def _never_fail_to_print() -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zenith.core import ZenithState, metrics
-from zenith.records import rows
+from zenith.readers import rows
 
 __all__ = ["plot"]
 

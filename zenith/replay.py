@@ -4,16 +4,18 @@ The answer is about the rates alone: had they been in force, the weights and the
 been others.
 """
 
+import io
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from zenith import core
-from zenith.records import Series, spacing
+from zenith.readers import Series, spacing
 
-__all__ = ["Replay", "replay", "warnings"]
+__all__ = ["Replay", "picture", "replay", "table", "warnings"]
 
 _SATURATED = 0.2  # of the norms at their very maximum: no loss surface does that
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")  # Okabe and Ito's
 
 
 class Replay(NamedTuple):
@@ -68,10 +70,46 @@ def replay(logged: Series, window: int) -> Replay:
     return Replay(window, rows)
 
 
+def table(summaries: Sequence[dict[str, Any]]) -> str:
+    """Return what `Replay.summary` returns of each window as columns of text."""
+    names = list(summaries[0])
+    cells = [names] + [[_text(summary[name]) for name in names] for summary in summaries]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    padded = ([f"{cell:>{w}}" for cell, w in zip(row, widths, strict=True)] for row in cells)
+    return "\n".join(map("  ".join, padded))
+
+
+def _text(value: Any) -> str:
+    return "never" if value is None else f"{value:.5g}"
+
+
+def picture(replays: Sequence[Replay], lr: float, form: str = "png") -> bytes:
+    """Return the picture of all windows over one another, as a file of that format.
+
+    Raises:
+        ModuleNotFoundError: if matplotlib is not there.
+        ValueError, OverflowError: of matplotlib, where norms are near the largest number.
+    """
+    from matplotlib.figure import Figure
+
+    from zenith.plot import plot
+
+    figure = Figure(figsize=(10, 7), dpi=110, layout="constrained")
+    axes = tuple(figure.subplots(2, 1, sharex=True))
+    for i, result in enumerate(replays):
+        label, color = f"window {result.window}", _COLOURS[i % len(_COLOURS)]
+        plot(result.rows, lr=lr, label=label, color=color, axes=axes)
+    file = io.BytesIO()
+    figure.savefig(file, format=form)
+    return file.getvalue()
+
+
 def warnings(logged: Series, windows: Sequence[int]) -> list[str]:
     """Return what makes the replay say less than it seems to, one sentence each."""
     found = []
     finite = [norm for norm in logged.values if math.isfinite(norm) and norm >= 0]
+    if logged.counted:
+        found.append("the log names no step: its rows were counted, and a window is one of rows")
     if rejected := len(logged.values) - len(finite):
         found.append(
             f"{rejected} of {len(logged.values)} norms are negative or not finite, and are skipped"

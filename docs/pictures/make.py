@@ -9,7 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from zenith.plot import plot
-from zenith.records import rows
+from zenith.readers import rows
 
 HERE = Path(__file__).parent
 MOMENTS = {

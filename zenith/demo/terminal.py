@@ -24,12 +24,21 @@ from zenith.demo.records import Record
 WIDTH = 120  # where there is no terminal to ask
 
 
+class _Console(Console):
+    """rich's own would end the process with 1 where nobody reads the output any longer."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # what is being handled
+
+
 def console(stream: TextIO) -> Console:
     """Return a console that writes neither colours nor bars unless `stream` is a terminal."""
     # Said outright, because rich also takes FORCE_COLOR and other variables for a terminal.
     terminal = stream.isatty()
     width = None if terminal else WIDTH
-    return Console(file=stream, force_terminal=terminal, width=width, highlight=False, markup=False)
+    return _Console(
+        file=stream, force_terminal=terminal, width=width, highlight=False, markup=False
+    )
 
 
 def say(message: str) -> None:
