@@ -51,7 +51,23 @@ def test_nothing_is_read_before_the_flush(monkeypatch):
 def test_a_state_and_more_scalars():
     seen = []
     with MetricLog(lambda step, numbers: seen.append(numbers)) as log:
-        state = zenith_state(sgd_under_zenith(0.1, window=2).init(jnp.zeros(1)))
-        log(state, loss=jnp.float32(2.5))
+        transformation = sgd_under_zenith(0.1, window=1)
+        _, opt_state = transformation.update(jnp.ones(1), transformation.init(jnp.zeros(1)))
+        log(zenith_state(opt_state), loss=jnp.float32(2.5))
     assert seen[0]["loss"] == 2.5
     assert seen[0]["scale"] == pytest.approx(1.0)
+
+
+def test_clipping_before_zenith_in_the_chain_is_told():
+    trap = optax.chain(optax.clip_by_global_norm(0.01), sgd_under_zenith(0.1, window=12))
+
+    def run():
+        params = jnp.zeros(1)
+        opt_state = trap.init(params)
+        with MetricLog() as log:
+            for i in range(12):
+                _, opt_state = trap.update(jnp.full(1, 1.0 + i), opt_state, params)
+                log(zenith.metrics(zenith_state(opt_state)))
+
+    with pytest.warns(zenith.ZenithWarning, match=r"all 0.01: .*ZENITH first in the `optax.chain`"):
+        run()

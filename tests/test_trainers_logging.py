@@ -6,6 +6,7 @@ import json
 import logging
 import struct
 
+import numpy as np
 import pytest
 import torch
 from _trainers import STEPS, Network, loader, plain_loop, zenith, zenith_lr
@@ -23,7 +24,10 @@ from zenith.torch import Zenith
 from zenith.torch.lightning import ZenithCallback as LightningCallback
 from zenith.torch.transformers import ZenithCallback as HuggingFaceCallback
 
-pytestmark = pytest.mark.filterwarnings("default")  # of the libraries themselves
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # of the libraries themselves
+    pytest.mark.filterwarnings("error::zenith.ZenithWarning"),
+]
 
 NORMS = [4.0, 3.0, 1.0]
 
@@ -110,7 +114,7 @@ def test_nothing_is_read_from_a_gpu_before_the_flush():
 def test_csv_goes_on_and_refuses_other_columns(tmp_path):
     path = tmp_path / "zenith.csv"
     logged(to_csv(path))
-    logged(to_csv(path), norms=[2.0], step=3)
+    logged(to_csv(path), norms=[2.0])  # from the last step in the file
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert [float(row["loss"]) for row in rows] == [8.0, 6.0, 2.0, 4.0]
@@ -122,6 +126,23 @@ def test_csv_goes_on_and_refuses_other_columns(tmp_path):
     ):
         to_csv(path)(6, {"validation": 1.0})
     assert path.read_bytes() == before
+
+
+def test_csv_says_where_the_steps_of_the_caller_do_not_go_on(tmp_path):
+    path = tmp_path / "zenith.csv"
+    logged(to_csv(path))
+    with pytest.warns(UserWarning, match=r"zenith.csv ends at step 3, and goes on with step 1$"):
+        logged(to_csv(path), norms=[2.0, 1.0], step=0)
+    assert series(path, "grad_norm").values == [2.0, 1.0]
+    assert series(path).replaced == 3
+
+
+def test_csv_goes_on_after_a_line_that_was_cut_off(tmp_path):
+    path = tmp_path / "zenith.csv"
+    path.write_text("step,scale\n7,1.0\n8,0.")
+    with MetricLog(to_csv(path)) as log:
+        log({"scale": 0.5})
+    assert path.read_text().splitlines() == ["step,scale", "7,1.0", "8,0.", "9,0.5"]
 
 
 def test_csv_with_a_number_that_comes_now_and_then(tmp_path):
@@ -182,6 +203,36 @@ def test_a_tensor_is_logged_as_it_was():
     assert seen == [{"total": i, "again": i} for i in (1.0, 2.0, 3.0)]
 
 
+class InPlace:
+    """An adapter that writes its state in place, as one of Keras on torch may."""
+
+    window = 1
+
+    def __init__(self):
+        self.scale = torch.ones(())
+
+    def zenith_metrics(self):
+        return {"lr": 0.1, "scale": self.scale}
+
+
+def test_a_state_that_is_written_in_place_is_logged_as_it_was():
+    seen, source = [], InPlace()
+    with MetricLog(lambda step, numbers: seen.append(numbers)) as log:
+        for scale in (1.0, 0.75, 0.25):
+            source.scale.fill_(scale)
+            log(source)
+    assert seen == [{"lr": 0.1, "scale": scale} for scale in (1.0, 0.75, 0.25)]
+
+
+def test_an_array_of_numpy_is_logged_as_it_was():
+    seen, total = [], np.zeros(())
+    with MetricLog(lambda step, numbers: seen.append(numbers["total"])) as log:
+        for _ in range(3):
+            total += 1
+            log({"total": total})
+    assert seen == [1.0, 2.0, 3.0]
+
+
 def test_a_flush_reads_once_for_each_dtype(monkeypatch):
     stacked = []
     stack = torch.stack
@@ -200,6 +251,14 @@ def test_tensorboard_of_torch(tmp_path):
         logged(to_tensorboard(writer))
     assert series(tmp_path) == ("zenith/grad_norm", [1, 2, 3], NORMS, 0, False)
     assert series(tmp_path, "zenith/scale").values == [1.0, 0.75, 0.25]
+
+
+def test_tensorboard_in_a_folder(tmp_path):
+    logged(to_tensorboard(tmp_path / "runs"))
+    gc.collect()
+    assert series(tmp_path / "runs") == ("zenith/grad_norm", [1, 2, 3], NORMS, 0, False)
+    with pytest.raises(TypeError, match="`writer` must be a folder or a SummaryWriter, got 3"):
+        to_tensorboard(3)
 
 
 def test_tensorboard_of_flax():
@@ -333,6 +392,32 @@ def test_lightning_without_zenith(tmp_path):
     )
     with pytest.raises(TypeError, match="must return a Zenith or a ZenithLR, got SGD"):
         trainer.fit(Plain(), loader())
+
+
+class Clipping(Zenith):
+    """Its `step` calls that of its base, at which torch runs the hooks of both."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_lightning_counts_the_steps_of_a_subclass_once(tmp_path):
+    class Sub(Digits):
+        def configure_optimizers(self):
+            return Clipping(self.parameters(), lr=0.1, window=4)
+
+    rows = []
+    trainer = LightningTrainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[LightningCallback(lambda step, numbers: rows.append((step, numbers["count"])))],
+    )
+    trainer.fit(Sub(), loader())
+    assert rows == [(step, step + 1) for step in range(STEPS)]
 
 
 @pytest.mark.parametrize("make", [zenith, zenith_lr])

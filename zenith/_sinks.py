@@ -16,20 +16,21 @@ Sink = Callable[[int, Mapping[str, float]], object]
 
 
 class _Csv:
-    """The sink that `to_csv` returns; `last_step` is that of the file's last row."""
+    """The sink that `to_csv` returns; `last_step` is that of the file's last row, or -1."""
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
         self.more = list(columns)
         self.file: Any = None
         self.columns: list[str] | None = None
-        self.last_step = 0
+        self.last_step = -1
         if path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames) if reader.fieldnames else None
                 for row in reader:
-                    self.last_step = _integer(row.get("step")) or self.last_step
+                    if (step := row.get("step") or "").isdecimal():
+                        self.last_step = int(step)
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         row = {"step": step, **numbers}
@@ -158,7 +159,3 @@ def to_logging(logger: logging.Logger | None = None, level: int = logging.INFO) 
         chosen.log(level, "step %d: %s", step, text)
 
     return write
-
-
-def _integer(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 0

@@ -38,18 +38,22 @@ class Watch:
             self.window = self.window or count
             streak = count - self._streak[1] + 1
             if streak >= max(10, self.window) and _equal(numbers["mean"], norm):
-                self.clipped(f"the last {streak} gradient norms are all {norm:.3g}")
+                seen = f"the last {streak} gradient norms are all {norm:.3g}"
+                self._warn(clipped=self._clipped(seen))
 
-    def clipped(self, seen: str) -> None:
-        """Warn that the norms were clipped; `seen` says by what that is known."""
-        why = "ZENITH has to measure a norm before it is clipped, else the rate stands still"
-        self.warn("clipped", f"{seen}: {why}. {self.remedy}".rstrip())
+    def run_of(self, steps: float, clips: str = "", schedules: str = "") -> None:
+        """Warn, in one, of what is known before a run begins.
 
-    def run_of(self, steps: float) -> None:
-        """Warn if a run of so many steps is no longer than the window."""
-        if self.window and 0 < steps <= self.window:
+        Args:
+            steps: how many there will be, with those before that ZENITH has seen; or infinity.
+            clips: what clips before ZENITH measures, if anything does.
+            schedules: a sentence on what else moves the rate without being asked to.
+        """
+        short = ""
+        if self.window and steps <= self.window:
             run = f"the run of {steps:.0f} steps is no longer than the `window` of {self.window}"
-            self.warn("short", f"{run}: the rate stays at `lr`. Choose a shorter window.")
+            short = f"{run}: the rate stays at `lr`. Choose a shorter window."
+        self._warn(clipped=clips and self._clipped(clips), scheduled=schedules, short=short)
 
     def ended(self) -> None:
         """Warn if the window was not full when the last row was logged."""
@@ -57,13 +61,17 @@ class Watch:
         if last and last["zenith"] == 0 and (last["grad_norm"] > 0 or last["count"] == 0):
             window = f"the `window` of {self.window}" if self.window else "the `window`"
             ended = f"the log ended after {last['count']:.0f} gradient norms, before {window}"
-            self.warn("short", f"{ended} was full: the rate was `lr` throughout.")
+            self._warn(short=f"{ended} was full: the rate was `lr` throughout.")
 
-    def warn(self, cause: str, text: str) -> None:
-        """Warn, unless it was done for this cause."""
-        if cause not in self._told:
-            self._told.add(cause)
-            warnings.warn(text, ZenithWarning, stacklevel=2)
+    def _clipped(self, seen: str) -> str:
+        why = "ZENITH has to measure a norm before it is clipped, else the rate stands still"
+        return f"{seen}: {why}. {self.remedy}".rstrip()
+
+    def _warn(self, **causes: str) -> None:
+        new = {cause: text for cause, text in causes.items() if text and cause not in self._told}
+        self._told |= new.keys()
+        if new:
+            warnings.warn(" ".join(new.values()), ZenithWarning, stacklevel=3)
 
 
 def _equal(a: float, b: float) -> bool:

@@ -108,6 +108,11 @@ class MetricLog:
         if len(self._waiting) >= self.every:
             self.flush()
 
+    def expect(self, source: Any, steps: float, clips: str = "", schedules: str = "") -> None:
+        """Warn of what is known before a run of so many steps: see `Watch.run_of`."""
+        self.watch.window = _window_of(source)
+        self.watch.run_of(int(source.zenith_metrics()["count"]) + steps, clips, schedules)
+
     def flush(self) -> None:
         """Read what is waiting, all of it together, and hand it to the sinks."""
         _flush(self._waiting, self._sinks)
@@ -162,7 +167,9 @@ def _window_of(source: Any) -> int | None:
 def _remedy(source: Any, numbers: Mapping[str, Any]) -> str:
     if hasattr(source, "effective_learning_rate") or hasattr(source, "observe"):
         return _REMEDIES["keras"]
-    return _REMEDIES.get(_library(numbers.get("mean")), _REMEDIES["jax"])
+    if hasattr(source, "zenith_metrics"):
+        return _REMEDIES["torch"]
+    return _REMEDIES.get(_library(numbers.get("mean")), "")
 
 
 _REMEDIES = {
@@ -170,7 +177,7 @@ _REMEDIES = {
     "to `Zenith(max_grad_norm=...)`.",
     "keras": "Leave the clipping to the optimizer's own `global_clipnorm`, or hand on the norm, "
     "`grad_norm=...`.",
-    "jax": "Put ZENITH first in the `optax.chain`, or the clipping inside `with_zenith`.",
+    "jaxlib": "Put ZENITH first in the `optax.chain`, or the clipping inside `with_zenith`.",
 }
 
 
