@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import keras
@@ -16,6 +17,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 import torch
+from flax import nnx
 
 import zenith
 from zenith import cli
@@ -103,6 +105,27 @@ def orbax_manager(path):
     (path.parent / "run" / "7").rename(path)
 
 
+def nnx_directory(path):
+    model = nnx.Linear(1, 1, rngs=nnx.Rngs(0))
+    transformation = sgd_under_zenith(0.1, WINDOW, momentum=0.9)
+    optimizer = nnx.Optimizer(model, transformation, wrt=nnx.Param)
+    for norm in NORMS:
+        optimizer.update(model, nnx.state(model, nnx.Param), grad_norm=norm)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(path, nnx.state(optimizer))
+
+
+def orbax_items(path):
+    with ocp.CheckpointManager(path.parent / "manager") as manager:
+        items = {
+            "weights": ocp.args.StandardSave({"w": jnp.ones(2)}),
+            "training": ocp.args.StandardSave(optax_run()),
+            "config": ocp.args.JsonSave({"lr": 0.1}),
+        }
+        manager.save(7, args=ocp.args.Composite(**items))
+    (path.parent / "manager" / "7").rename(path)
+
+
 def json_document(path):
     path.write_text(json.dumps({"run": 3, "schedule": wanted()}))
 
@@ -119,6 +142,8 @@ PLACES = {
     ),
     "orbax": (orbax_directory, "opt_state/1/0/zenith"),
     "step": (orbax_manager, "opt_state/1/0/zenith"),
+    "nnx": (nnx_directory, "opt_state/0/zenith"),
+    "items": (orbax_items, "training/opt_state/1/0/zenith"),
     "state.json": (json_document, "schedule"),
 }
 
@@ -223,7 +248,15 @@ def broken(folder):
     (folder / "empty").mkdir()
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(folder / "other", {"w": jnp.ones(2)})
+    eqx.tree_serialise_leaves(folder / "run.eqx", optax_run()["params"])
+    header = (
+        b'{"w":{"dtype":"F64","shape":[2],"data_offsets":[0,16]}}  '  # as the library writes it
+    )
+    safetensors = len(header).to_bytes(8, "little") + header + np.ones(2).tobytes()
+    (folder / "model.safetensors").write_bytes(safetensors)
     return {
+        "run.eqx": "run.eqx is a file of Equinox or NumPy, whose arrays have no names",
+        "model.safetensors": "model.safetensors is a safetensors file: the weights of a model",
         "pickle.pt": "pickle.pt cannot be read as a checkpoint of torch, with weights_only=True",
         "empty.pt": "empty.pt cannot be read as a checkpoint of torch",
         "half.keras": "half.keras cannot be read as a .keras file",

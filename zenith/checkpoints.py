@@ -16,6 +16,7 @@ from zenith.core import ZenithState, from_dict, to_dict
 __all__ = ["read", "read_all"]
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_NUMPY = b"\x93NUMPY"
 _FIELDS = ZenithState._fields
 _Found = Iterator[tuple[str, ZenithState]]
 
@@ -48,7 +49,8 @@ def read_all(path: Path) -> dict[str, ZenithState]:
     Args:
         path: what `torch.save` wrote of a state_dict or of anything nested that holds one (of
             `zenith.torch.Zenith` or `ZenithLR`); a `.keras` or `.weights.h5` file; the directory
-            of an orbax checkpoint; or a JSON document of `zenith.to_dict`.
+            of an orbax checkpoint, or of a step of its CheckpointManager, where the place begins
+            with the item's name; or a JSON document of `zenith.to_dict`.
 
     Raises:
         OSError: if there is no such file, or it cannot be read.
@@ -68,9 +70,18 @@ def _format(path: Path) -> tuple[str, Any]:
     if path.is_dir():
         return "an orbax checkpoint", _orbax
     with path.open("rb") as file:
-        start = file.read(len(_HDF5))
-    if start == _HDF5:
+        start = file.read(16)
+    if start.startswith(_HDF5):
         return "a weights file of Keras", _hdf5
+    if start.startswith(_NUMPY):
+        raise ValueError(
+            f"{path} is a file of Equinox or NumPy, whose arrays have no names. Where it is read "
+            "with its model, `zenith.to_dict(zenith.optax.zenith_state(opt_state))` is the state"
+        )
+    if start[8:10] == b'{"' and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        raise ValueError(
+            f"{path} is a safetensors file: the weights of a model, without its optimizer's state"
+        )
     if start.lstrip()[:1] in (b"{", b"["):
         return "a JSON document", _json
     if zipfile.is_zipfile(path):
@@ -101,7 +112,12 @@ def _states(tree: Any, at: tuple[Any, ...] = ()) -> _Found:
 def _checked(tree: Mapping[str, Any], prefix: str = "") -> ZenithState:
     if "version" in tree:
         return from_dict(tree)
-    return from_dict(to_dict(ZenithState(*(tree[prefix + field] for field in _FIELDS))))
+    return from_dict(to_dict(ZenithState(*(_leaf(tree[prefix + field]) for field in _FIELDS))))
+
+
+def _leaf(value: Any) -> Any:
+    """The number or array, also out of a variable of Flax NNX as orbax saves it."""
+    return value["value"] if isinstance(value, Mapping) and "value" in value else value
 
 
 def _json(path: Path) -> _Found:
@@ -137,24 +153,31 @@ def _hdf5(file: Any) -> _Found:
 
 
 def _orbax(path: Path) -> _Found:
-    if (path / "default" / "_METADATA").exists():
-        path = path / "default"  # the step of a CheckpointManager
-    if not (path / "_METADATA").exists():
+    items = [path, *sorted(path.iterdir())]  # of the step of a CheckpointManager
+    items = [item for item in items if (item / "_METADATA").exists()]
+    if not items:
         raise ValueError(
             "it has no file _METADATA. (Of what a CheckpointManager writes, name the folder of a "
             "step. A distributed checkpoint of torch is made a file by "
             "torch.distributed.checkpoint.format_utils.dcp_to_torch_save.)"
         )
+    for item in items:
+        at = () if item in (path, path / "default") else (item.name,)
+        yield from _states(_restored(item.absolute()), at)
+
+
+def _restored(path: Path) -> Any:
+    """The tree of an orbax checkpoint, of which only the schedules are read."""
     import jax
     import numpy as np
     import orbax.checkpoint as ocp
 
     with ocp.PyTreeCheckpointer() as checkpointer:
-        places = checkpointer.metadata(path.absolute()).item_metadata.tree
+        places = checkpointer.metadata(path).item_metadata.tree
         item = _only_states(places, ocp.PLACEHOLDER)
         args = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         restore = ocp.args.PyTreeRestore(item=item, restore_args=args)
-        return _states(checkpointer.restore(path.absolute(), args=restore))
+        return checkpointer.restore(path, args=restore)
 
 
 def _only_states(tree: Any, placeholder: Any) -> Any:

@@ -237,7 +237,7 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write the file whole, or leave there what there was."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.parent / f"{path.name}.partial"
     try:
         partial.write_bytes(content)
         os.replace(partial, path)
