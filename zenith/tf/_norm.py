@@ -3,9 +3,12 @@
 from collections.abc import Iterable
 from typing import Any
 
-from keras import ops
+from keras import backend, ops
 
 __all__ = ["as_norm", "global_norm"]
+
+_LARGE = 1 << 20
+_ROW = 4_096
 
 
 def global_norm(grads: Iterable[Any], dtype: str) -> Any:
@@ -13,7 +16,9 @@ def global_norm(grads: Iterable[Any], dtype: str) -> Any:
 
     A gradient may be a `tf.IndexedSlices`, of an embedding; rows that it repeats add up.
     """
-    squares = [ops.sum(ops.square(_entries(grad, dtype))) for grad in grads]
+    if backend.backend() == "torch":
+        return _norm_by_torch(grads, dtype)
+    squares = [_sum_of_squares(_entries(grad, dtype)) for grad in grads]
     return ops.sqrt(ops.sum(ops.stack(squares)))
 
 
@@ -27,6 +32,33 @@ def as_norm(grad_norm: Any, dtype: str) -> Any:
     if len(norm.shape) > 0:
         raise ValueError(f"`grad_norm` must be a scalar, got shape {tuple(norm.shape)}")
     return norm
+
+
+def _norm_by_torch(grads: Iterable[Any], dtype: str) -> Any:
+    """The norm of zenith.torch, which keeps no array of squares: a tenth of the time."""
+    from zenith.torch._norm import norm_of, partial_norms
+
+    def tensor(grad: Any) -> Any:
+        entries = ops.convert_to_tensor(grad)
+        wide = entries.is_floating_point() and dtype == "float32"  # or is made so, in pieces
+        return entries if wide else ops.cast(entries, dtype)
+
+    return ops.cast(norm_of(partial_norms([tensor(grad) for grad in grads])), dtype)
+
+
+def _sum_of_squares(entries: Any) -> Any:
+    """The sum; on TensorFlow in rows where it is long, as XLA keeps few partial sums there.
+
+    Twenty million equal entries gave a norm that was wrong by 1.7e-4. The compiler would melt two
+    sums into one, but not with a root between them.
+    """
+    size = entries.shape.num_elements() if backend.backend() == "tensorflow" else None
+    if size is None or size < _LARGE:
+        return ops.sum(ops.square(entries))
+    vector, whole = ops.reshape(entries, (-1,)), size - size % _ROW
+    rows = ops.reshape(vector[:whole], (-1, _ROW))
+    norms = ops.sqrt(ops.sum(ops.square(rows), axis=1))
+    return ops.sum(ops.square(norms)) + ops.sum(ops.square(vector[whole:]))
 
 
 def _entries(grad: Any, dtype: str) -> Any:
