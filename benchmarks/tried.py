@@ -17,7 +17,7 @@ from torch.optim import SGD
 
 from benchmarks.quartiles import quartiles, ratios, spread
 from zenith.torch import Zenith
-from zenith.torch._norm import _LARGE
+from zenith.torch._norm import norm_of, partial_norms
 
 LR, WINDOW = 1e-6, 20
 
@@ -36,10 +36,8 @@ class Hooked(Zenith):
             param.register_post_accumulate_grad_hook(self._take)
 
     def _take(self, param: Tensor) -> None:
-        gradient = param.grad.detach().view(-1)  # type: ignore[union-attr]
-        large = gradient.numel() >= _LARGE
-        norm = gradient.dot(gradient).sqrt() if large else torch.linalg.vector_norm(gradient)
-        self.norms[param] = norm  # type: ignore[index]
+        gradient = param.grad.detach()  # type: ignore[union-attr]
+        self.norms[param] = norm_of(partial_norms([gradient]))  # type: ignore[index]
 
     def _measure(self, batches: Any, grad_norm: Any) -> tuple[list[Tensor], list[Tensor]]:
         norms = list(self.norms.values())

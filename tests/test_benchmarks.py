@@ -1,4 +1,4 @@
-"""The benchmark command at toy length: what it prints is what it measured. No time is judged."""
+"""The benchmark commands at toy length: what they print is measured. No time is judged."""
 
 import importlib
 import json
@@ -58,6 +58,12 @@ def step(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module itself, which no wheel holds."""
     monkeypatch.syspath_prepend(str(ROOT))
     return importlib.import_module("benchmarks.step")
+
+
+@pytest.fixture
+def norm(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module("benchmarks.norm")
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +153,33 @@ def test_the_large_model_is_vgg19(step: ModuleType) -> None:
     assert shapes[-2:] == [(10, 512), (10,)]
     sizes = [math.prod(shape) for shape in shapes]
     assert sum(sizes) == 20_029_514  # torchvision's vgg19().features has 20,024,384
+
+
+# --- benchmarks.norm: how wrong a norm is
+
+
+@pytest.mark.parametrize("size", [1_000, 65_535, 65_536, 3_000_001])
+@pytest.mark.parametrize("value", ["normal", "equal", "one spike", "tiny", "huge"])
+def test_the_error_of_the_norm_is_bounded(norm: ModuleType, value: str, size: int) -> None:
+    assert list(norm.VALUES) == ["normal", "equal", "one spike", "tiny", "huge"]
+    found = norm.errors("torch", size, value)
+    assert list(found) == ["zenith.torch", "dot", "vector_norm", "split, dot"]
+    assert found["zenith.torch"] <= (1e-4 if value == "equal" else 1e-5)
+
+
+def test_the_exact_norm_is_that_of_all_entries(norm: ModuleType) -> None:
+    """3 and 4 once each, and a piece boundary between them."""
+    entries = norm.VALUES["equal"](2**20 + 1) * 0
+    entries[0], entries[-1] = 3, 4
+    assert norm.exact(entries) == 5.0
+    assert norm.errors("torch", 10, "equal")["dot"] < 1e-6
+
+
+def test_the_table_of_errors(norm: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    norm.main(["--sizes", "70000", "--threads", "1", "--repetitions", "1"])
+    title, head, *rows = capsys.readouterr().out.splitlines()
+    assert title == "torch, 1 threads: relative errors, and milliseconds"
+    assert head.split() == ["entries", "zenith.torch", "dot", "vector_norm", "split,", "dot"]
+    assert [row[15:25].strip() for row in rows] == [*norm.VALUES, "ms"]
+    expected = norm.errors("torch", 70_000, "equal")["zenith.torch"]
+    assert rows[1].split()[:3] == ["70,000", "equal", f"{expected:.1e}"]
