@@ -16,11 +16,11 @@ from torch.nn.utils import clip_grad_norm_
 
 from zenith.torch import Zenith
 
-MAX_NORM = 0.05
+MAX_NORM = 0.2
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("--epochs", type=int, default=15)
-parser.add_argument("--window", type=int, default=200, help="gradient norms in the mean")
+parser.add_argument("--window", type=int, default=100, help="gradient norms in the mean")
 options = parser.parse_args()
 
 pixels, digits = load_digits(return_X_y=True)

@@ -217,13 +217,13 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, capsys):
     assert_one_line(capsys.readouterr().err, message)
 
 
-def blocker(folder, package):
-    """Return a folder which, on the path, makes `package` look as if it were not installed."""
+def blocker(folder, *packages):
+    """Return a folder which, on the path, makes packages look as if they were not installed."""
     (folder / "sitecustomize.py").write_text(
         "import sys\n"
         "class Blocker:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name == {package!r}:\n"
+        f"        if name in {packages!r}:\n"
         "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
         "sys.meta_path.insert(0, Blocker())\n"
     )
@@ -237,6 +237,55 @@ def test_a_missing_extra_is_one_line_that_names_it(tmp_path, package):
     assert process.returncode == 2
     assert_one_line(process.stderr, f"{package} {ADVICE}")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def plain(tmp_path):
+    """Run the command as after `pip install zenith-optim` alone."""
+    everything = ("typer", "rich", "numpy", "matplotlib", "torch", "tensorboard", "h5py", "orbax")
+    (tmp_path / "site").mkdir()
+    hidden = blocker(tmp_path / "site", *everything, "jax", "keras", "tensorflow", "sklearn")
+    path = os.pathsep.join([hidden, environment()["PYTHONPATH"]])
+    return lambda *arguments: run(*arguments, cwd=tmp_path, PYTHONPATH=path)
+
+
+def test_a_plain_install_has_version_help_state_and_replay(plain, tmp_path):
+    assert plain("--version").stdout.startswith("zenith-optim ")
+    assert plain("replay", "--help").returncode == 0
+    state = zenith.update(zenith.init(window=1), 3.0)
+    (tmp_path / "state.json").write_text(json.dumps(zenith.to_dict(state)))
+    shown = plain("state", "show", "state.json")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "grad_norm 3.0" in shown.stdout
+    assert json.loads(plain("state", "convert", "state.json").stdout) == zenith.to_dict(state)
+
+    (tmp_path / "log.csv").write_text("step,grad_norm\n1,3\n2,5\n3,1\n4,1\n")
+    replayed = plain("replay", "log.csv", "--window", "2")
+    assert replayed.returncode == 0
+    assert replayed.stdout.splitlines()[2].split()[:4] == ["2", "2", "4", "1"]
+    advice = 'matplotlib is not installed: pip install "zenith-optim[plot]"'
+    assert replayed.stderr == f"zenith: warning: there is no picture: {advice}\n"
+    wanted = plain("replay", "log.csv", "--out", "a.png")
+    assert wanted.returncode == 2
+    assert_one_line(wanted.stderr, advice)
+
+
+def test_a_plain_install_names_the_reader_that_a_file_needs(plain, tmp_path):
+    files = {
+        "run.pt": (b"\x80\x02", 'torch is not installed: pip install "zenith-optim[torch]"'),
+        "a.weights.h5": (b"\x89HDF\r\n\x1a\n", "h5py is not installed: pip install h5py"),
+        "orbax/_METADATA": (b"{}", "jax is not installed: pip install orbax-checkpoint"),
+    }
+    for name, (content, advice) in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+        process = plain("state", "show", name.partition("/")[0])
+        assert process.returncode == 2
+        assert_one_line(process.stderr, advice)
+    (tmp_path / "events.out.tfevents.1").touch()
+    process = plain("replay", ".")
+    assert_one_line(process.stderr, "tensorboard is not installed: pip install tensorboard")
+    assert process.returncode == 2
 
 
 def test_a_part_of_a_missing_package_names_the_package(tmp_path, monkeypatch, capsys):
@@ -421,11 +470,14 @@ def test_a_ci_gets_no_bar_even_with_a_terminal(monkeypatch, capsys, ci, bar):
     assert ("5/5" in capsys.readouterr().err) == bar
 
 
-def test_a_closed_pipe_is_no_traceback(finished):
+@pytest.mark.parametrize("command", [["report"], ["--help"], ["--version"], ["state", "show"]])
+def test_a_closed_pipe_is_no_traceback_and_141(finished, tmp_path, command):
+    (tmp_path / "state.json").write_text(json.dumps(zenith.to_dict(zenith.init(2))))
+    files = {"report": str(finished[1]), "state": str(tmp_path / "state.json")}
     ours, theirs = os.pipe()
     os.close(ours)
     process = subprocess.run(
-        [sys.executable, "-m", "zenith", "report", str(finished[1])],
+        [sys.executable, "-m", "zenith", *command, *filter(None, [files.get(command[0])])],
         env=environment(),
         stdout=theirs,
         stderr=subprocess.PIPE,

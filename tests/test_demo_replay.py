@@ -70,6 +70,129 @@ def test_json_lines_and_a_trainer_state(tmp_path):
     assert series(path)[:3] == ("grad_norm", [3, 9], [2.0, 1.0])
 
 
+# Lines as these programs write them, with a step that the readers of other logs do not know.
+FORMATS = {
+    "fairseq.log": (  # --log-format json --log-file
+        "2021-07-01 10:00:00 | INFO | fairseq_cli.train | {'_name': None, 'common': {'seed': 1}}\n"
+        "2021-07-01 10:00:09 | INFO | fairseq.trainer | begin training epoch 1\n"
+        '2021-07-01 10:00:12 | INFO | train_inner | {"epoch": 1, "update": 0.05, "loss": "11.9", '
+        '"ppl": "3820.4", "num_updates": "100", "lr": "1.25e-05", "gnorm": "3", "clip": "0"}\n'
+        '2021-07-01 10:00:15 | INFO | train_inner | {"epoch": 1, "update": 0.1, "loss": "11.1", '
+        '"ppl": "2194.5", "num_updates": "200", "lr": "2.5e-05", "gnorm": "5", "clip": "0"}\n'
+        '2021-07-01 10:00:18 | INFO | valid | {"epoch": 1, "valid_loss": "10.8"}\n'
+        '2021-07-01 10:00:21 | INFO | train_inner | {"epoch": 2, "update": 1.2, "loss": "10.4", '
+        '"ppl": "1351.2", "num_updates": "300", "lr": "3.7e-05", "gnorm": "1", "clip": "0"}\n',
+        ("gnorm", [100, 200, 300], [3.0, 5.0, 1.0]),
+    ),
+    "mmcv.log.json": (  # EpochBasedRunner: 250 iterations an epoch, from 1 in each
+        '{"env_info": "sys.platform: linux", "seed": 0, "exp_name": "faster_rcnn.py"}\n'
+        '{"mode": "train", "epoch": 1, "iter": 50, "lr": 0.002, "grad_norm": 3.0, "time": 0.4}\n'
+        '{"mode": "train", "epoch": 1, "iter": 250, "lr": 0.02, "grad_norm": 5.0, "time": 0.4}\n'
+        '{"mode": "val", "epoch": 1, "iter": 625, "lr": 0.02, "bbox_mAP": 0.1}\n'
+        '{"mode": "train", "epoch": 2, "iter": 200, "lr": 0.02, "grad_norm": 1.0, "time": 0.4}\n',
+        ("grad_norm", [50, 250, 450], [3.0, 5.0, 1.0]),
+    ),
+    "mmcv-by-iteration.log.json": (  # IterBasedRunner: `iter` goes on
+        '{"env_info": "sys.platform: linux", "seed": 0}\n'
+        '{"mode": "train", "epoch": 1, "iter": 50, "lr": 0.002, "grad_norm": 3.0}\n'
+        '{"mode": "train", "epoch": 2, "iter": 100, "lr": 0.002, "grad_norm": 5.0}\n',
+        ("grad_norm", [50, 100], [3.0, 5.0]),
+    ),
+    "nanogpt.jsonl": (  # the history of its run in Weights & Biases, with a metric added
+        '{"iter": 0, "train/loss": 10.9, "val/loss": 10.9, "lr": 0.0, "grad_norm": 3.0, "_step": 0}'
+        '\n{"iter": 250, "train/loss": 6.1, "lr": 6e-05, "grad_norm": 5.0, "_step": 1}\n',
+        ("grad_norm", [0, 250], [3.0, 5.0]),
+    ),
+    "logging.jsonl": (  # ms-swift
+        '{"loss": 1.62, "grad_norm": 3.0, "learning_rate": 4e-06, "epoch": 0.01, '
+        '"global_step/max_steps": "1/438", "percentage": "0.23%", "elapsed_time": "6s"}\n'
+        '{"loss": 1.58, "grad_norm": 5.0, "learning_rate": 2e-05, "epoch": 0.07, '
+        '"global_step/max_steps": "10/438", "percentage": "2.28%", "elapsed_time": "52s"}\n',
+        ("grad_norm", [1, 10], [3.0, 5.0]),
+    ),
+    "wandb.jsonl": (  # Hugging Face's Trainer into Weights & Biases, with evaluations between
+        '{"train/grad_norm": 3.0, "train/global_step": 500, "train/epoch": 1, "_step": 0}\n'
+        '{"eval/loss": 0.3, "train/global_step": 500, "_step": 1}\n'
+        '{"train/grad_norm": 5.0, "train/global_step": 1000, "train/epoch": 2, "_step": 2}\n',
+        ("train/grad_norm", [500, 1000], [3.0, 5.0]),
+    ),
+    "both.csv": (  # a `step` that begins anew, with `global_step` beside it
+        "epoch,step,global_step,grad_norm\n0,1,1,3\n0,2,2,5\n1,1,3,1\n1,2,4,1\n",
+        ("grad_norm", [1, 2, 3, 4], NORMS),
+    ),
+    "anew.csv": (  # and alone, counted from 0
+        "epoch, step, grad_norm\n0, 0, 3\n0, 1, 5\n1, 0, 1\n1, 1, 1\n",
+        ("grad_norm", [0, 1, 2, 3], NORMS),
+    ),
+    "history.json": (  # lists in an object, as Keras' History and many a script's json.dump
+        '{"loss": [2.0, 1.0, 0.5, 0.4], "grad_norm": [3, 5, 1, 1], "step": [10, 20, 30, 40]}',
+        ("grad_norm", [10, 20, 30, 40], NORMS),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_steps_of_other_programs(tmp_path, name):
+    text, wanted = FORMATS[name]
+    path = tmp_path / name
+    path.write_text(text)
+    assert series(path) == (*wanted, 0, False)
+
+
+def test_rows_that_name_no_step_are_counted_and_that_is_said(tmp_path):
+    path = write_csv(tmp_path / "log.csv", ["batch", "grad_norm"], *[(7, norm) for norm in NORMS])
+    logged = series(path)
+    assert logged == ("grad_norm", [1, 2, 3, 4], NORMS, 0, True)
+    said = "the log names no step: its rows were counted, and a window is one of rows"
+    assert warnings(logged, [2]) == [said]
+
+
+def test_a_run_that_comes_back_to_an_earlier_epoch(tmp_path):
+    epochs = [(0, 1, 3), (0, 2, 5), (1, 1, 9), (1, 2, 9), (1, 1, 1), (1, 2, 1), (2, 1, 7)]
+    path = write_csv(tmp_path / "log.csv", ["epoch", "step", "grad_norm"], *epochs)
+    assert series(path)[1:4] == ([1, 2, 3, 4, 5], [*NORMS, 7.0], 2)
+    again = [*epochs, (0, 2, 4), (1, 1, 2), (1, 2, 2)]
+    path = write_csv(tmp_path / "log.csv", ["epoch", "step", "grad_norm"], *again)
+    assert series(path)[1:3] == ([1, 2, 3, 4], [3, 4, 2, 2])
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\u0085"])
+def test_a_line_ends_at_a_newline_alone(tmp_path, sign):
+    path = tmp_path / "log.jsonl"
+    rows = [{"step": step, "text": f"a{sign}b", "grad_norm": step} for step in (1, 2)]
+    text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    path.write_text(text, encoding="utf-8")
+    assert series(path)[:3] == ("grad_norm", [1, 2], [1.0, 2.0])
+    path.write_text(f"step,text,grad_norm\n1,a{sign}b,3\n2,c,4\n", encoding="utf-8")
+    assert series(path)[:3] == ("grad_norm", [1, 2], [3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"step": 1, "grad_norm": 3}\n{"step": 2, "grad_norm": 5}\n{"step": 3, "grad_n',
+        "step,grad_norm,loss\n1,3,0.1\n2,5,0.1\n3,1",
+        '{"step": 1, "grad_norm": 3}\n{"step": 2, "grad_norm": 5}\n\0\0\0\0',  # lost power
+    ],
+)
+def test_a_last_line_that_a_kill_has_cut_off(tmp_path, text):
+    path = tmp_path / "log"
+    path.write_text(text)
+    assert series(path)[:3] == ("grad_norm", [1, 2], [3.0, 5.0])
+
+
+BANNER = "=" * 30 + "\n Welcome to the training\n" + "=" * 30 + "\nstep 1 | grad norm 3.0\n"
+
+
+def test_a_text_log_is_no_table(tmp_path):
+    path = tmp_path / "train.log"
+    path.write_text(BANNER)
+    with pytest.raises(
+        ValueError, match=r"train.log: holds no numbers, neither as CSV nor as JSON"
+    ):
+        series(path)
+
+
 @pytest.mark.parametrize("kind", ["torch", "tensorflow"])
 def test_the_event_files_of_tensorboard(tmp_path, kind):
     from tensorboard.compat.proto.event_pb2 import Event
@@ -259,6 +382,31 @@ def test_records_are_drawn_at_their_own_steps_and_rates(tmp_path):
     figure = plot(path, axes=(None, rates), label="again")  # over the first, one panel of two
     assert figure is rates.get_figure()
     assert lines(rates)["again"] == [0.5, 0.4]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        {"step": [1, 2, 3, 4], "count": [1, 2, 3, 4]},  # run twice, from the same step
+        {"step": [5, 6, 7, 8], "count": [1, 2, 3, 4]},  # as `MetricLog` goes on with a file
+        {"step": [3, 4, 5, 6], "count": [3, 4, 5, 6]},  # resumed after a crash
+    ],
+)
+def test_a_rerun_is_drawn_apart(again):
+    first = [zenith.metrics(state) | {"step": step} for step, state in enumerate(states(), 1)]
+    second = [
+        row | {"step": step, "count": count}
+        for row, step, count in zip(first, again["step"], again["count"], strict=True)
+    ]
+    norms, rates = plot(first + second, lr=0.1).axes
+    gap = pytest.approx([*NORMS, math.nan, *NORMS], nan_ok=True)
+    assert lines(norms)["norm"] == gap
+    assert [float(x) for x in norms.lines[0].get_xdata()][5:] == again["step"]
+    means = [4.0, 3.0, 1.0]
+    assert lines(norms)["mean, ZENITH"] == pytest.approx([*means, math.nan, *means], nan_ok=True)
+    rates_of_one = [0.1 * scale for scale in SCALES]
+    both = [*rates_of_one, math.nan, *rates_of_one]
+    assert lines(rates)["ZENITH"] == pytest.approx(both, nan_ok=True)
 
 
 def test_the_norms_are_drawn_once_also_over_a_line_of_the_users():

@@ -19,11 +19,11 @@ def test_a_loop_logs_every_step_and_draws_it(tmp_path):
 
 
 def test_clipping_traps_and_does_not(tmp_path):
-    printed = example("torch_clipping.py", *SHORT, cwd=tmp_path)
+    printed = example("torch_clipping.py", cwd=tmp_path)  # as its docstring says
     trap, told, left, without = rates(printed)
     assert trap == 0.1
-    assert told == left < 0.1
-    assert without < 0.1
+    assert told == pytest.approx(left, abs=2e-4)
+    assert without < told < 0.08
 
 
 def test_two_ranks_have_the_rate_of_one(tmp_path):

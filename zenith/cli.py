@@ -93,6 +93,9 @@ def _demo(arguments: list[str]) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        print(message, end="", file=file)  # argparse's own hides that nobody reads it
+
     def error(self, message: str) -> NoReturn:
         raise UserError(re.sub(r"^argument (\S+):", r"`\1`", message))
 
@@ -237,6 +240,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _write(path: Path, content: bytes) -> None:
     """Write the file whole, or leave there what there was."""
+    if path.is_dir():
+        raise UserError(f"{path}: cannot be written (Is a directory)")
     partial = path.parent / f"{path.name}.partial"
     try:
         partial.write_bytes(content)

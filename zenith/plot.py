@@ -3,7 +3,9 @@
 Needs matplotlib: `pip install "zenith-optim[plot]"`.
 """
 
+import math
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from zenith.core import ZenithState, metrics
-from zenith.readers import rows
+from zenith.readers import rows as rows_of
 
 __all__ = ["plot"]
 
@@ -33,7 +35,8 @@ def plot(
         history: what was seen at each step, one of: states; mappings with `grad_norm`, `mean`,
             `zenith` and `scale` (as `zenith.metrics` returns), and, where they have them, `step`
             and `lr`; or the path of a file of such rows, CSV or JSON lines, as `zenith.logs.to_csv`
-            and `zenith demo` write them.
+            writes them. Where the steps or the `count` go back another run begins, and the lines
+            are broken.
         lr: the learning rate that the scale multiplies. By default the rows' own `lr`, and the
             scale alone where they have none.
         label: the name of this schedule in the legends.
@@ -61,10 +64,11 @@ def plot(
     if isinstance(history, ZenithState):
         raise ValueError("`history` must be a sequence of states, got a single one")
     if isinstance(history, str | PathLike):
-        history = rows(Path(history))
+        history = rows_of(Path(history))
     seen = [_row(entry, step) for step, entry in enumerate(history, start=1)]
     if not seen:
         raise ValueError("`history` must hold at least one step, got none")
+    seen = _apart(seen)
     figure = None
     if axes is None:
         figure = Figure(figsize=(9, 6), layout="constrained")
@@ -90,12 +94,21 @@ def _row(entry: ZenithState | Mapping[str, Any], step: int) -> dict[str, float]:
         name for name in ("grad_norm", "mean", "zenith", "scale") if name not in numbers
     ]:
         raise ValueError(f"every row of `history` must have `{missing[0]}`, got {sorted(numbers)}")
-    names = ("step", "lr", "grad_norm", "mean", "zenith", "scale")
+    names = ("step", "lr", "grad_norm", "mean", "zenith", "scale", "count")
     return {"step": step} | {name: float(numbers[name]) for name in names if name in numbers}
 
 
+def _apart(seen: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The rows with one of NaN, which breaks the lines, where another run begins."""
+    rows = seen[:1]
+    for before, row in pairwise(seen):
+        again = row["step"] <= before["step"] or row.get("count", 0) < before.get("count", 0)
+        rows += [dict.fromkeys(row, math.nan)] * again + [row]
+    return rows
+
+
 def _draw_norms(axes: Axes, seen: list[dict[str, float]], label: str, color: str) -> None:
-    full = [row for row in seen if row["zenith"] > 0]  # until then there is no mean
+    full = [row for row in seen if row["zenith"] != 0]  # until then there is no mean
     if "norm" not in [line.get_label() for line in axes.lines]:  # the same under every window
         at = [row["step"] for row in seen]
         axes.plot(at, [row["grad_norm"] for row in seen], color="0.75", lw=0.8, label="norm")
