@@ -538,6 +538,10 @@ BAD_DOCUMENTS = [
     ({"scale": 1.5}, "`scale` must be at most 1, got 1.5"),
     ({"mean": 0, "zenith": 0}, "`scale` must be 1 where `zenith` is 0, got 0.5"),
     ({"count": 1}, "`zenith` must be 0 until the window is full, got 4.0"),
+    (
+        {"count": 1, "mean": 0, "zenith": 0.5},
+        "`zenith` must be 0 until the window is full, got 0.5",
+    ),
     ({"scale": -0.5}, "`scale` must be finite and >= 0, got -0.5"),
     ({"scale": math.nan}, "`scale` must be finite and >= 0, got nan"),
     ({"scale": True}, "`scale` must be a number, got True"),
@@ -575,6 +579,128 @@ def test_from_dict_refuses_what_is_no_mapping(document: Any) -> None:
         from_dict(document)
     kind = type(document).__name__
     assert str(caught.value) == f"`document` must be a mapping, got {kind}"
+
+
+# --- over the arrays of a library, here one that has nothing but what `update` may ask of it
+
+
+class Count(int):
+    dtype = "an integer"
+
+    def __add__(self, other: int) -> "Count":
+        return Count(int(self) + other)
+
+
+class Array:
+    def __init__(self, values: Iterable[Any]) -> None:
+        self.values = list(values)
+        self.shape = (len(self.values),)
+
+    def __truediv__(self, number: int) -> "Array":
+        return Array(value / number for value in self.values)
+
+    def __eq__(self, number: object) -> Any:
+        return Array(value == number for value in self.values)
+
+    def __rand__(self, accepted: bool) -> "Array":
+        return Array(accepted and value for value in self.values)
+
+    def take(self, index: int) -> float:
+        return float(self.values[index])
+
+    def tolist(self) -> list[float]:
+        return self.values
+
+    def numpy(self) -> None:
+        raise AssertionError("as of a tensor of torch on a device")
+
+
+class Library:
+    maximum = staticmethod(max)
+
+    @staticmethod
+    def where(condition: Any, chosen: Any, other: Any) -> Any:
+        if not isinstance(condition, Array):
+            return chosen if condition else other
+        pairs = zip(condition.values, other.values, strict=True)
+        return Array(chosen if yes else value for yes, value in pairs)
+
+    @staticmethod
+    def arange(end: int, *, dtype: str) -> Array:
+        assert dtype == "an integer"
+        return Array(range(end))
+
+    @staticmethod
+    def sum(array: Array) -> float:
+        return float(sum(array.values))
+
+
+def test_arrays_go_the_way_of_plain_numbers() -> None:
+    norms = [6.0, 3.0, 0.0, math.nan, 3.0, 9.0, -1.0, 3.0, 0.0]
+    plain = init(3)
+    state = plain._replace(norms=Array(plain.norms), count=Count(0))
+    for norm in norms:
+        state, plain = update(state, norm, Library), update(plain, norm)
+        assert to_dict(state) == to_dict(plain)
+        assert metrics(state) == metrics(plain)
+
+
+def test_a_norm_of_another_kind_is_kept_as_a_float() -> None:
+    assert repr(update(init(1), 3)) == repr(update(init(1), 3.0))
+
+
+def test_stacked_states_have_no_metrics() -> None:
+    stacked = Array([])
+    stacked.shape = (4, 3)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="single") as caught:
+        metrics(init(3)._replace(norms=stacked))
+    assert str(caught.value) == (
+        "`state` must be a single ZenithState, got norms of shape (4, 3): "
+        "of several that are stacked, use jax.vmap(zenith.metrics)"
+    )
+
+
+def test_a_tensor_that_only_numpy_can_read_is_read_by_it() -> None:
+    class Eager:  # of TensorFlow
+        def numpy(self) -> Array:
+            return Array([1.0, 2.0, 3.0])
+
+    assert to_dict(STATE._replace(norms=Eager())) == DOCUMENT
+
+
+# --- what an adapter is asked to take over
+
+
+def test_checked_returns_a_copy_of_what_fits() -> None:
+    found = core.checked(STATE, window=3, largest=4.0)  # its zenith is just that
+    assert found == STATE
+    assert found.norms is not STATE.norms
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (
+            STATE._replace(norms=[1]),
+            "`window` of the state must be that of this schedule, 3, got 1",
+        ),
+        (STATE._replace(zenith=9.0), "the norms of the state must be at most 5, got 9.0"),
+        (STATE._replace(norms=[1, 6, 2]), "the norms of the state must be at most 5, got 6.0"),
+        (STATE._replace(scale=2.0), "`scale` must be at most 1, got 2.0"),
+    ],
+)
+def test_checked_refuses(state: ZenithState, message: str) -> None:
+    with pytest.raises(ValueError, match="must be") as caught:
+        core.checked(state, window=3, largest=5.0)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("state", [DOCUMENT, tuple(STATE), None])
+def test_checked_refuses_what_is_no_state(state: Any) -> None:
+    with pytest.raises(TypeError) as caught:
+        core.checked(state, window=3, largest=5.0)
+    kind = type(state).__name__
+    assert str(caught.value) == f"the state must be a ZenithState, got {kind}"
 
 
 # --- the package
