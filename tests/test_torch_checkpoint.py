@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from _distributed import Group, full, run_group, single_process_group
+from _distributed import ROUNDING, Group, full, run_group, single_process_group
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
@@ -876,7 +876,7 @@ def two(folder: Path, saved_alone: Any) -> Group:
 
 
 def assert_close(left: dict[str, Any], right: dict[str, Any]) -> None:
-    torch.testing.assert_close(left, right, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(left, right, rtol=ROUNDING, atol=ROUNDING)
 
 
 @sharded

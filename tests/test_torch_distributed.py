@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
-from _distributed import Collectives, Group, full, run_group
+from _distributed import ROUNDING, Collectives, Group, full, run_group
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -237,9 +237,9 @@ def assert_like_single_process(group: Group, layout: str, case: str) -> None:
     runs = group.results(f"{layout}-{case}")
     assert all(run.scales == runs[0].scales for run in runs), "ranks must agree to the last bit"
     for run in runs:
-        assert run.scales == pytest.approx(alone.scales, rel=0, abs=1e-6)
+        assert run.scales == pytest.approx(alone.scales, rel=0, abs=ROUNDING)
         assert run.skipped == alone.skipped == (SHARDED_CASES[case].spoil is not None)
-        torch.testing.assert_close(run.weights, alone.weights, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(run.weights, alone.weights, rtol=ROUNDING, atol=ROUNDING)
 
 
 @pytest.mark.parametrize(("layout", "case"), TWO_RANKS)

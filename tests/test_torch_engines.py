@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from _distributed import Collectives, Group, full, run_group
+from _distributed import ROUNDING, Collectives, Group, full, run_group
 from _reference import scales
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -153,15 +153,15 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Group:
     return run_group(tmp_path_factory.mktemp("two"), 2, SCENARIOS)
 
 
-def assert_like_one_process(runs: list[dict[str, Any]], tolerance: float = 1e-5) -> None:
+def assert_like_one_process(runs: list[dict[str, Any]]) -> None:
     expected = alone()
     assert min(expected["scales"]) < 0.9
     assert runs[0]["scales"] == runs[1]["scales"], "ranks must agree to the last bit"
-    assert runs[0]["scales"] == pytest.approx(expected["scales"], rel=0, abs=1e-6)
+    assert runs[0]["scales"] == pytest.approx(expected["scales"], rel=0, abs=ROUNDING)
     for run in runs:
         for name, weight in run["weights"].items():
             torch.testing.assert_close(
-                weight, expected["weights"][name], rtol=tolerance, atol=tolerance
+                weight, expected["weights"][name], rtol=ROUNDING, atol=ROUNDING
             )
 
 
@@ -193,7 +193,7 @@ def test_fsdp_in_mixed_precision_and_with_cpu_offload(
     else:  # the gradients themselves are rounded to bfloat16, one part in 256
         expected = alone()["scales"]
         assert runs[0]["scales"] == pytest.approx(expected, abs=0.02)
-        assert runs[0]["scales"] != pytest.approx(expected, abs=1e-6)
+        assert runs[0]["scales"] != pytest.approx(expected, abs=ROUNDING)
 
 
 # --- a rank that is killed
