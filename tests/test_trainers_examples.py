@@ -22,5 +22,5 @@ def test_lightning(tmp_path):
 def test_hugging_face(tmp_path):
     printed = example("transformers_trainer.py", *SHORT, "--out", tmp_path / "out", cwd=tmp_path)
     (rate,) = rates(printed)
-    assert 0 < rate < 0.1
+    assert 0 < rate < 0.3
     assert "zenith/scale" in printed  # the Trainer's own progress lines

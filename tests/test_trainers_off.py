@@ -147,6 +147,22 @@ def test_a_loop_that_ends_too_early_and_one_that_is_interrupted():
         log_one(KeyboardInterrupt())
 
 
+def test_an_optimizer_with_several_logs_is_told_of_once():
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer = Zenith([weight], window=2)
+
+    def run():
+        with MetricLog() as log:
+            for _ in range(20):
+                weight.grad = torch.ones(1)
+                optimizer.step()
+                log(optimizer)
+
+    with pytest.warns(ZenithWarning, match="gradient norms are all 1:"):
+        run()
+    run()
+
+
 def test_optimizers_that_nobody_reads_say_nothing():
     weight = torch.nn.Parameter(torch.ones(1))
     optimizer = Zenith([weight], window=2)

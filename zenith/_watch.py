@@ -2,16 +2,17 @@
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from zenith.core import ZenithWarning
+from zenith.core import ZenithState, ZenithWarning
 
 __all__ = ["Watch", "find"]
 
 
 class Watch:
-    """Warns, once for each cause, where the rows of a log show that ZENITH is off.
+    """Warns, once for each optimizer and cause, where the rows of a log show that ZENITH is off.
 
     It is called like a sink, with rows that are read anyway. Every `MetricLog` has one, `.watch`.
 
@@ -25,6 +26,14 @@ class Watch:
         self._told: set[str] = set()
         self._streak = 0.0, 0  # the norm, and the count, with which equal norms began
         self._last: Mapping[str, float] = {}
+
+    def see(self, source: Any) -> None:
+        """Take the window from an optimizer or a state, and what an optimizer's user was told."""
+        if isinstance(source, ZenithState):
+            self.window = len(source.norms)
+        elif hasattr(source, "zenith_metrics"):
+            self.window = source.window
+            self._told = _TOLD.setdefault(source, self._told)
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         """Look at a row; one that lacks the schedule's numbers is passed over."""
@@ -69,9 +78,12 @@ class Watch:
 
     def _warn(self, **causes: str) -> None:
         new = {cause: text for cause, text in causes.items() if text and cause not in self._told}
-        self._told |= new.keys()
+        self._told.update(new)
         if new:
             warnings.warn(" ".join(new.values()), ZenithWarning, stacklevel=3)
+
+
+_TOLD: MutableMapping[Any, set[str]] = WeakKeyDictionary()  # of each optimizer, over all its logs
 
 
 def _equal(a: float, b: float) -> bool:

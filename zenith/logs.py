@@ -101,7 +101,7 @@ class MetricLog:
         """
         numbers = _numbers_of(source) | more
         numbers = {name: _kept(name, value) for name, value in numbers.items()}
-        self.watch.window = self.watch.window or _window_of(source)
+        self.watch.see(source)
         self.watch.remedy = self.watch.remedy or _remedy(source, numbers)
         self.step = self.step + 1 if step is None else step
         self._waiting.append((self.step, numbers))
@@ -110,7 +110,7 @@ class MetricLog:
 
     def expect(self, source: Any, steps: float, clips: str = "", schedules: str = "") -> None:
         """Warn of what is known before a run of so many steps: see `Watch.run_of`."""
-        self.watch.window = _window_of(source)
+        self.watch.see(source)
         self.watch.run_of(int(source.zenith_metrics()["count"]) + steps, clips, schedules)
 
     def flush(self) -> None:
@@ -156,12 +156,6 @@ def _numbers_of(source: Any) -> dict[str, Any]:
             f"got a {type(source).__name__}"
         )
     return dict(source.zenith_metrics())
-
-
-def _window_of(source: Any) -> int | None:
-    if isinstance(source, ZenithState):
-        return len(source.norms)
-    return getattr(source, "window", None)
 
 
 def _remedy(source: Any, numbers: Mapping[str, Any]) -> str:
