@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mutants
 import pytest
 from _golden import CASES, assert_golden
 from _golden import norms as golden_norms
@@ -796,6 +797,21 @@ def test_a_state_is_pickled_and_copied_as_it_is() -> None:
 
 
 FUNCTIONS = ["from_dict", "init", "metrics", "to_dict", "update"]
+
+
+def test_every_file_has_tests_that_its_mutants_are_held_against() -> None:
+    for file in (mutants.ROOT / "zenith").rglob("*.py"):
+        assert mutants.tests_of(file), file
+
+
+def test_mutants_by_hand() -> None:
+    found = dict(
+        mutants.mutants('def f(x: 1):\n    """é."""\n    return max(x, a=0) if x else -x\n')
+    )
+    assert [change.partition("  ->  ")[2] for change in found] == [
+        *("return None", "(not x)", "(max(x))", "(min)", "(1)", "(x)")
+    ]
+    assert all(ast.parse(source) for source in found.values())
 
 
 def test_public_names() -> None:
