@@ -95,7 +95,38 @@ if DEVICES != 2:  # the matrix once, for tracing takes its time
     OPTIMIZERS = {name: OPTIMIZERS[name] for name in ("zenith", "adamw")}
 CLIP = {"momentum": 0.9, "global_clipnorm": 0.1}
 
+
+def accumulated(optimizer):
+    """What three micro-steps of `strategy.run` move, of gradients that replicas share or not."""
+    document = {}
+    shared = tf.constant([[1.0, 1.0], [2.0, 2.0]])
+    for name in ("shared", "own"):
+        with STRATEGY.scope():
+            v = keras.Variable([[1.0, 2.0], [3.0, 4.0]])
+            made = optimizer()
+
+        def step(v=v, made=made, name=name):
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            own = shared * (1.0 + tf.cast(number, tf.float32))
+            made.apply_gradients([(shared if name == "shared" else own, v)])
+
+        document[name] = []
+        for _ in range(6):
+            STRATEGY.run(step)
+            document[name].append(v.numpy().tolist())
+        if hasattr(made, "zenith_state"):
+            document[f"{name} norms"] = made.zenith_state.norms.numpy().tolist()
+    return document
+
+
+ACCUMULATE = {"learning_rate": 1.0, "gradient_accumulation_steps": 3}
+
 document = {
+    "accumulated": {
+        "sgd": accumulated(lambda: keras.optimizers.SGD(**ACCUMULATE)),
+        "zenith": accumulated(lambda: Zenith(window=2, **ACCUMULATE)),
+        "wrapper": accumulated(lambda: ZenithWrapper(keras.optimizers.SGD(**ACCUMULATE), window=2)),
+    },
     "devices": DEVICES,
     "alone": {name: fit(dense, make) for name, make in OPTIMIZERS.items()},
     "mirrored": {name: fit(dense, make, STRATEGY) for name, make in OPTIMIZERS.items()},

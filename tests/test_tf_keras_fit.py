@@ -18,6 +18,7 @@ from _keras import (
     norm,
     plain,
     scale,
+    tensors,
     variables,
 )
 from _reference import scales
@@ -177,6 +178,30 @@ def test_the_rate_can_be_read_and_written_and_is_never_touched():
     assert float(optimizer.learning_rate) == 0.5 / 8
 
 
+@pytest.mark.parametrize("kind", ["callable", "schedule"])
+def test_a_rate_of_integers_is_scaled(kind):
+    """Scales of 1, 2/4 and 1/4: as integers they would be 0, and nothing would move."""
+
+    class Steps(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            return keras.ops.where(step < 100, 1, 0)
+
+    for make in (
+        lambda rate: Zenith(rate, window=1),
+        lambda rate: ZenithWrapper(keras.optimizers.SGD(rate), window=1),
+    ):
+        optimizer, own = (
+            make((lambda: 1) if kind == "callable" else Steps()),
+            [keras.Variable([0.0])],
+        )
+        assert float(optimizer.effective_learning_rate) == 1.0
+        for gradient, place in ((4.0, -4.0), (2.0, -5.0), (1.0, -5.25)):
+            optimizer.apply(tensors([[gradient]]), own)
+            assert arrays(own)[0].tolist() == [place]
+        assert float(optimizer.effective_learning_rate) == 0.25
+        assert float(optimizer.zenith_metrics()["lr"]) == 0.25
+
+
 # --- callbacks ------------------------------------------------------------------------------------
 
 EPOCHS = 6
@@ -220,5 +245,5 @@ def test_callbacks_reach_through_the_wrapper_and_the_loss_scaler():
 
 
 def test_the_logger_refuses_another_optimizer():
-    with pytest.raises(TypeError, match=r"must be a Zenith or a ZenithWrapper, got a SGD"):
+    with pytest.raises(TypeError, match=r"must be a Zenith or a ZenithWrapper, got SGD"):
         fit_epochs(keras.optimizers.SGD(), [ZenithLogger()])

@@ -96,6 +96,29 @@ def test_no_gradients_are_no_step_and_build_nothing():
     assert int(optimizer.zenith_state.count) == 1
 
 
+# --- variables
+
+
+def test_what_is_no_scalar_is_written_by_the_optimizers_assign(monkeypatch):
+    for make in (
+        lambda: Zenith(0.1, momentum=0.9, window=2, gradient_accumulation_steps=2),
+        lambda: ZenithWrapper(keras.optimizers.SGD(0.1), window=2),
+    ):
+        written, optimizer = set(), make()
+        assign = type(optimizer).assign
+
+        def spy(variable, value, optimizer=optimizer, assign=assign, written=written):
+            written.add(getattr(variable, "name", ""))
+            assign(optimizer, variable, value)
+
+        monkeypatch.setattr(optimizer, "assign", spy)
+        own = variables()
+        for step in range(2):
+            apply(optimizer, own, step)
+        optimizer.apply(spoiled(), own)
+        assert "zenith_norms" in written
+
+
 # --- weights
 
 

@@ -44,7 +44,7 @@ def spoiled(step, value):
 
 def without(optimizer, own, *names):
     """Everything but the named fields of the schedule, in copies."""
-    left_out = [getattr(optimizer._schedule.variables, name) for name in names]
+    left_out = [getattr(optimizer._state.variables, name) for name in names]
     return arrays(
         variable
         for variable in [*own, *optimizer.variables]

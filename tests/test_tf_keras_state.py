@@ -1,5 +1,6 @@
 """`zenith_state`, its precision, and what bad arguments say."""
 
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -121,6 +122,97 @@ def test_a_state_goes_through_a_document_unchanged():
         first.zenith_state = other.zenith_state
 
 
+MAKERS = [
+    lambda: Zenith(LR, window=WINDOW, name="mine"),
+    lambda: ZenithWrapper(keras.optimizers.Adam(LR), window=WINDOW, name="mine"),
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=["Zenith", "ZenithWrapper"])
+def test_before_build_the_state_is_empty_and_can_be_set(make):
+    optimizer = make()
+    assert zenith.to_dict(optimizer.zenith_state) == zenith.to_dict(zenith.init(WINDOW))
+    assert_same_state(optimizer.zenith_state, after(0, make())[0].zenith_state)
+    wanted, _ = after(0, make())
+    wanted.zenith_state = core_state(6)
+    for state in (core_state(9), core_state(6)):  # the last one counts
+        optimizer.zenith_state = state
+    assert not optimizer.built
+    assert_same_state(optimizer.zenith_state, wanted.zenith_state)
+    copy = pickle.loads(pickle.dumps(optimizer))  # which waits for its `build` as well
+    for each in (optimizer, copy):
+        own = variables()
+        apply(each, own, 6)
+        wanted = plain(core_state(7))
+        for name, value in plain(each.zenith_state).items():
+            np.testing.assert_allclose(value, wanted[name], rtol=2e-6)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer 'adam")
+@pytest.mark.parametrize("make", MAKERS, ids=["Zenith", "ZenithWrapper"])
+def test_a_state_set_between_load_and_build_replaces_the_loaded_one(make):
+    first, own = after(6, make())
+    copy = pickle.loads(pickle.dumps(first))
+    assert not copy.built
+    assert_same_state(copy.zenith_state, first.zenith_state)
+    copy.zenith_state = core_state(3)
+    copy.build(own)
+    assert plain(copy.zenith_state)["count"] == 3
+    assert int(copy.iterations) == 6  # the rest of what was loaded stays
+
+
+def test_a_wrong_state_is_refused_before_build_too():
+    for make in MAKERS:
+        optimizer = make()
+        with pytest.raises(ValueError, match=f"must be that of this schedule, {WINDOW}, got 7"):
+            optimizer.zenith_state = zenith.init(7)
+        with pytest.raises(ValueError, match=r"must be at most 3.403e\+38, got 1e\+39"):
+            optimizer.zenith_state = core_state(2)._replace(norms=[1e39, 0.0, 0.0, 0.0])
+        assert plain(optimizer.zenith_state)["count"] == 0
+
+
+# --- the numbers of the last step -----------------------------------------------------------------
+
+NAMES = ["lr", "grad_norm", "mean", "zenith", "scale", "count", "skipped"]
+
+
+def test_the_numbers_of_the_last_step():
+    halving = keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
+    makers = [
+        lambda: Zenith(halving, window=2),
+        lambda: ZenithWrapper(keras.optimizers.SGD(halving), window=2),
+        lambda: Zenith(halving, window=2, gradient_accumulation_steps=2),
+    ]
+    for make, micro in zip(makers, (1, 1, 2), strict=True):
+        optimizer, own = make(), [keras.Variable([0.0])]
+        seen = [optimizer.zenith_metrics()]
+        for gradient in (3.0, 5.0, float("nan"), 1.0):
+            for _ in range(micro):
+                optimizer.apply(tensors([[gradient]]), own)
+            seen.append(optimizer.zenith_metrics())
+        assert all(list(numbers) == NAMES for numbers in seen)
+        rows = [[float(value) for value in numbers.values()] for numbers in seen]
+        # Keras' schedules count micro-steps: of the second update that is the fourth.
+        rates = [0.5 * 0.5 ** (micro * (update + 1) - 1) for update in range(3)]
+        assert rows == [
+            [0.5, 0, 0, 0, 1, 0, 0],
+            [rates[0], 3, 0, 0, 1, 1, 0],
+            [rates[1], 5, 4, 4, 1, 2, 0],
+            [rates[1], 5, 4, 4, 1, 2, 1],
+            [rates[2] * 0.75, 1, 3, 4, 0.75, 3, 1],
+        ]
+
+
+def test_the_numbers_of_a_schedule():
+    schedule, seen = ZenithSchedule(0.5, window=2), []
+    for norm_ in (3.0, 5.0, 1.0):
+        schedule.observe(grad_norm=norm_)
+        seen.append(schedule.zenith_metrics())
+    assert list(seen[0]) == NAMES
+    assert [float(value) for value in seen[2].values()] == [0.375, 1, 3, 4, 0.75, 3, 0]
+    assert [float(numbers["grad_norm"]) for numbers in seen] == [3, 5, 1]
+
+
 # --- precision ------------------------------------------------------------------------------------
 
 
@@ -219,14 +311,6 @@ def test_what_cannot_be_wrapped_is_refused():
     multi = keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD()))
     with pytest.raises(ValueError, match="with one learning rate, got a MultiOptimizer"):
         ZenithWrapper(multi)
-
-
-def test_there_is_no_state_before_build():
-    for optimizer in (Zenith(name="mine"), ZenithWrapper(keras.optimizers.Adam(), name="mine")):
-        with pytest.raises(ValueError, match="'mine' has no state before it is built"):
-            optimizer.zenith_state  # noqa: B018
-        with pytest.raises(ValueError, match="'mine' has no state before it is built"):
-            optimizer.zenith_state = zenith.init(500)
 
 
 def test_an_impossible_state_is_refused_and_changes_nothing():

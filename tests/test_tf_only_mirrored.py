@@ -66,3 +66,16 @@ def test_a_nan_in_one_replica_is_skipped_in_all(runs):
 def test_the_state_is_readable_in_and_out_of_the_scope(runs):
     run = runs["mirrored"]["zenith"]
     assert run["state"]["count"] == run["count in scope"] == 10
+
+
+def test_accumulated_gradients_move_it_as_they_do_sgd(runs):
+    """Keras' own test of SGD: the sum over the replicas of the mean over the micro-steps."""
+    sgd = runs["accumulated"]["sgd"]
+    replicas = runs["devices"]
+    assert sgd["shared"][2][0] == [1.0 - replicas, 2.0 - replicas]
+    sums = {"shared": replicas, "own": replicas * (replicas + 1) / 2}
+    for name in ("zenith", "wrapper"):
+        ours = runs["accumulated"][name]
+        for kind, factor in sums.items():
+            assert ours[kind] == sgd[kind]
+            assert ours[f"{kind} norms"] == pytest.approx([factor * 10**0.5] * 2, rel=1e-6)

@@ -51,7 +51,11 @@ def first(value: Any) -> Any:
 
 
 def cond(
-    accepted: Any, step: Callable[[], None], drop: Callable[[], None], variables: Sequence[Any]
+    accepted: Any,
+    step: Callable[[], None],
+    drop: Callable[[], None],
+    variables: Sequence[Any],
+    assign: Callable[[Any, Any], Any],
 ) -> None:
     """Call `step()` if `accepted`, or else `drop()`; `variables` are all that they may change.
 
@@ -68,10 +72,10 @@ def cond(
     step()
     stepped = [variable.value for variable in variables]
     for variable, value in zip(variables, before, strict=True):
-        variable.assign(value)
+        assign(variable, value)
     drop()
     for variable, value in zip(variables, stepped, strict=True):
-        variable.assign(ops.where(accepted, value, variable.value))
+        assign(variable, ops.where(accepted, value, variable.value))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from typing import Any
 
 import keras
 
-from zenith.tf._scheduled import Scheduled
+from zenith.tf._base import NonFinite, ZenithOptimizer
 
 __all__ = ["Zenith", "ZenithWrapper"]
 
@@ -14,7 +14,7 @@ _SGD: Any = type(keras.optimizers.SGD.__new__(keras.optimizers.SGD))
 
 
 @keras.saving.register_keras_serializable(package="zenith")
-class Zenith(Scheduled, _SGD):  # type: ignore[misc]
+class Zenith(ZenithOptimizer, _SGD):  # type: ignore[misc]
     """`keras.optimizers.SGD` that sets its own rate from the history of the gradient norm.
 
     Step t is a step of SGD at `learning_rate * mean_t / zenith_t`, where `mean_t` is the mean of
@@ -23,7 +23,8 @@ class Zenith(Scheduled, _SGD):  # type: ignore[misc]
     it is SGD, to the last bit. The norm is the L2 norm over all variables together, taken in at
     least float32 and before any clipping: with `gradient_accumulation_steps`, of the accumulated
     gradient; in a replica of `tf.distribute`, of the sum over the replicas. That sum is made once;
-    with one of Keras' clipping arguments it is made twice, as Keras clips before it sums.
+    with one of Keras' clipping arguments, or where it accumulates gradients, it is made twice, as
+    Keras does both before it sums.
 
     `learning_rate` stays the user's: a callback may read, change and write it, and a Keras schedule
     may drive it. ZENITH multiplies it at every step; the product is `effective_learning_rate`.
@@ -64,7 +65,7 @@ class Zenith(Scheduled, _SGD):  # type: ignore[misc]
         window: int = 500,
         momentum: float = 0.0,
         nesterov: bool = False,
-        nonfinite: str = "skip",
+        nonfinite: NonFinite = "skip",
         **kwargs: Any,
     ) -> None:
         if isinstance(learning_rate, float) and not learning_rate >= 0:
@@ -82,7 +83,7 @@ class Zenith(Scheduled, _SGD):  # type: ignore[misc]
         """Make the variables of the momentum and of the schedule."""
         if not self.built:
             super().build(variables)
-            self._build_schedule(variables)
+            self._build_state(variables)
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs to make the same optimizer, without its state."""
@@ -90,7 +91,7 @@ class Zenith(Scheduled, _SGD):  # type: ignore[misc]
 
 
 @keras.saving.register_keras_serializable(package="zenith")
-class ZenithWrapper(Scheduled):
+class ZenithWrapper(ZenithOptimizer):
     """Any Keras optimizer, at its own rate times ZENITH's scale.
 
     The schedule is that of `Zenith`: every step of `inner_optimizer` is taken at
@@ -130,7 +131,7 @@ class ZenithWrapper(Scheduled):
         self,
         inner_optimizer: Any,
         window: int = 500,
-        nonfinite: str = "skip",
+        nonfinite: NonFinite = "skip",
         name: str | None = None,
     ) -> None:
         _check_inner(inner_optimizer)
@@ -149,7 +150,7 @@ class ZenithWrapper(Scheduled):
         if not self.built:
             self.inner_optimizer.build(variables)
             super().build(variables)
-            self._build_schedule(variables)
+            self._build_state(variables)
 
     @property
     def variables(self) -> list[Any]:
@@ -229,7 +230,7 @@ def _check_inner(inner: Any) -> None:
             f"{rule} that sees unscaled gradients, got a LossScaleOptimizer: use "
             "LossScaleOptimizer(ZenithWrapper(...)) instead"
         )
-    if isinstance(inner, Scheduled):
+    if isinstance(inner, ZenithOptimizer):
         raise ValueError(f"{rule} without a schedule of ZENITH, got a {type(inner).__name__}")
     if hasattr(inner, "optimizers"):
         raise ValueError(f"{rule} with one learning rate, got a {type(inner).__name__}")

@@ -6,13 +6,12 @@ from functools import partial
 from typing import Any
 
 import keras
-from keras import ops
 
 from zenith import core
 from zenith.core import ZenithState
 from zenith.tf._host import Trackable, reduced
 from zenith.tf._norm import as_norm, global_norm
-from zenith.tf._state import Schedule
+from zenith.tf._state import StateVariables, dtype_for
 
 __all__ = ["ZenithSchedule"]
 
@@ -65,9 +64,9 @@ class ZenithSchedule(keras.optimizers.schedules.LearningRateSchedule, Trackable)
             raise ValueError(f"`initial_learning_rate` must be >= 0, got {initial_learning_rate!r}")
         self.initial_learning_rate = float(initial_learning_rate)
         self.window = len(core.init(window).norms)
-        dtype = "float64" if keras.config.floatx() == "float64" else "float32"
-        self._schedule = Schedule(self.window, dtype, partial(keras.Variable, trainable=False))
-        self.variables = list(self._schedule.variables)
+        variable = partial(keras.Variable, trainable=False)
+        self._state = StateVariables(self.window, dtype_for([keras.config.floatx()]), variable)
+        self.variables = list(self._state.variables)
 
     def observe(self, grads: Iterable[Any] | None = None, *, grad_norm: Any = None) -> None:
         """Advance the schedule by the gradient that the optimizer is about to apply.
@@ -82,17 +81,17 @@ class ZenithSchedule(keras.optimizers.schedules.LearningRateSchedule, Trackable)
         if (grads is None) == (grad_norm is None):
             raise ValueError("`observe` takes `grads` or `grad_norm`, one and not the other")
         if grads is None:
-            norm = as_norm(grad_norm, self._schedule.dtype)
+            norm = as_norm(grad_norm, self._state.dtype)
         else:
             known = [grad for grad in reduced(list(grads)) if grad is not None]
             if not known:
                 return
-            norm = global_norm(known, self._schedule.dtype)
-        self._schedule.observe(norm, ops.logical_or(norm != 0, self.initial_learning_rate != 0))
+            norm = global_norm(known, self._state.dtype)
+        self._state.observe(norm, self.initial_learning_rate, keras.Variable.assign)
 
     def __call__(self, step: Any) -> Any:
         """Return the rate in force, `initial_learning_rate * scale`, whatever the step."""
-        return self._schedule.rate(self.initial_learning_rate)
+        return self._state.rate(self.initial_learning_rate)
 
     @property
     def zenith_state(self) -> ZenithState:
@@ -104,11 +103,20 @@ class ZenithSchedule(keras.optimizers.schedules.LearningRateSchedule, Trackable)
             TypeError: on setting what is no `ZenithState`.
             ValueError: on setting a state of another window, or with an impossible value.
         """
-        return self._schedule.snapshot()
+        return self._state.snapshot()
 
     @zenith_state.setter
     def zenith_state(self, state: ZenithState) -> None:
-        self._schedule.restore(state)
+        self._state.restore(state)
+
+    def zenith_metrics(self) -> dict[str, Any]:
+        """Return the numbers of the last step, for a log: scalars, not yet read off the device.
+
+        Returns:
+            `lr`, the rate in force, `grad_norm` (0 before the first), `mean`, `zenith`, `scale`,
+            `count` and `skipped`.
+        """
+        return {"lr": self(0), **self._state.metrics()}
 
     def get_config(self) -> dict[str, Any]:
         """Return what `from_config` needs, the state included: a schedule has no weights file."""

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -13,12 +13,14 @@ from zenith import core
 from zenith.core import ZenithState
 from zenith.tf._host import cond, first, once, overridden, reduced, untraced
 from zenith.tf._norm import as_norm, global_norm
-from zenith.tf._state import Schedule, dtype_for
+from zenith.tf._state import StateVariables, as_tensors, dtype_for, in_force
 
-__all__ = ["Scheduled"]
+__all__ = ["NonFinite", "ZenithOptimizer"]
+
+NonFinite = Literal["skip", "propagate"]
 
 
-class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
+class ZenithOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     """A Keras optimizer under the schedule.
 
     Its *host* is the optimizer that takes the step, with its own rate, momentum and clipping: the
@@ -26,8 +28,8 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
     before the host sees it, and the host steps at its own rate times the scale.
     """
 
-    _schedule: Schedule | None = None
-    _loaded: Mapping[str, Any] | None = None  # what `build` is to restore
+    _state: Any = None  # the `StateVariables`, once it is built
+    _loaded: Mapping[str, Any] | None = None  # what `build` is to restore, as in a file
 
     def _host(self) -> Any:
         raise NotImplementedError
@@ -39,25 +41,47 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
     @property
     def effective_learning_rate(self) -> Any:
         """The rate in force: `learning_rate * scale`."""
-        rate = self.learning_rate
-        return ops.convert_to_tensor(rate) if self._schedule is None else self._schedule.rate(rate)
+        return in_force(self.learning_rate, self._scale())
 
     @property
     def zenith_state(self) -> ZenithState:
         """The state of the schedule: a snapshot of plain tensors.
 
-        It can be set, to the state of any framework, to carry a run over.
+        It can be set, to the state of any framework, to carry a run over; before `build` too, which
+        then takes it over.
 
         Raises:
             TypeError: on setting what is no `ZenithState`.
-            ValueError: if the optimizer is not built; on setting a state of another window, or with
-                an impossible value.
+            ValueError: on setting a state of another window, or with an impossible value.
         """
-        return self._built_schedule().snapshot()
+        if self._state is not None:
+            snapshot: ZenithState = self._state.snapshot()
+            return snapshot
+        state = core.init(self.window) if self._loaded is None else _state_in(self._loaded)
+        return as_tensors(state, dtype_for([keras.config.floatx()]))
 
     @zenith_state.setter
     def zenith_state(self, state: ZenithState) -> None:
-        self._built_schedule().restore(state)
+        if self._state is not None:
+            self._state.restore(state)
+            return
+        largest = float(np.finfo(dtype_for([keras.config.floatx()])).max)
+        fields = core.checked(state, self.window, largest)
+        at = int((self._loaded or {"zenith_at": 0})["zenith_at"])
+        fields_in_file = {str(i): np.asarray(field) for i, field in enumerate(fields, at)}
+        self._loaded = {"zenith_at": np.asarray(at), **(self._loaded or {}), **fields_in_file}
+
+    def zenith_metrics(self) -> dict[str, Any]:
+        """Return the numbers of the last step, for a log: scalars, not yet read off the device.
+
+        Returns:
+            `lr`, the rate in force at that step, `grad_norm` (0 before the first), `mean`,
+            `zenith`, `scale`, `count` and `skipped`. Where `learning_rate` was written since, `lr`
+            is the rate that this gives.
+        """
+        state = self._state
+        numbers = core.metrics(self.zenith_state) if state is None else state.metrics()
+        return {"lr": in_force(self._last_learning_rate(), self._scale()), **numbers}
 
     def apply(
         self, grads: Iterable[Any], trainable_variables: Any = None, grad_norm: Any = None
@@ -84,14 +108,17 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
             self._step(grads, trainable_variables)  # Keras knows what to say to that
             return
 
-        # Keras clips before it sums over replicas: then the sum is good for the norm alone.
-        total = reduced(grads) if grad_norm is None else grads
-        summed = grad_norm is None and not self._clips()
+        # Keras sums over the replicas after it has accumulated and clipped; without these the sum
+        # that is measured is good for the step too.
+        host = self._host()
+        summed = grad_norm is None and not (self._clips() or host.gradient_accumulation_steps)
+        if summed:
+            grads = list(reduced(grads))
         update = self._is_update()
         if grad_norm is None:
-            norm = self._norm(_measured(total, variables), update)
+            norm = self._norm(_measured(grads, variables), update, summed)
         else:
-            norm = as_norm(grad_norm, self._built_schedule().dtype)
+            norm = as_norm(grad_norm, self._state.dtype)
         accepted, rate = self._observe(norm, update)
 
         def advance(run: Callable[..., None], accepted: Any, rate: Any, grads: Any) -> None:
@@ -100,10 +127,11 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
                     accepted,
                     lambda: run(self._step, grads, variables),
                     lambda: run(self._drop),
-                    [*self._trainable_variables, *self._host().variables],
+                    [*self._trainable_variables, *host.variables],
+                    self.assign,
                 )
 
-        once(advance, accepted, rate, total if summed else grads)
+        once(advance, accepted, rate, grads)
 
     def save_own_variables(self, store: Any) -> None:
         """Write the variables, and which are the schedule's, to a `.keras` or weights file.
@@ -115,8 +143,8 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
                 store[key] = value
             return
         super().save_own_variables(store)
-        if self._schedule is not None:
-            norms = self._schedule.variables.norms
+        if self._state is not None:
+            norms = self._state.variables.norms
             store["zenith_at"] = np.asarray([v is norms for v in self.variables].index(True))
 
     def load_own_variables(self, store: Any) -> None:
@@ -147,28 +175,36 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
             self._loaded = values
 
     def _load(self, values: Mapping[str, Any]) -> None:
+        if len(values) == len(ZenithState._fields) + 1:  # of a state that was set before `build`
+            self._state.restore(_state_in(values))
+            return
         super().load_own_variables({k: v for k, v in values.items() if k != "zenith_at"})
 
-    def _set_up(self, window: int, nonfinite: str) -> None:
+    def _set_up(self, window: int, nonfinite: NonFinite) -> None:
         if nonfinite not in ("skip", "propagate"):
             raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
         self.window = len(core.init(window).norms)
-        self.nonfinite = nonfinite
+        self.nonfinite: NonFinite = nonfinite
 
-    def _build_schedule(self, variables: Sequence[Any]) -> None:
-        self._schedule = Schedule(self.window, dtype_for(variables), self.add_variable)
+    def _build_state(self, variables: Sequence[Any]) -> None:
+        dtype = dtype_for(variable.dtype for variable in variables)
+        self._state = StateVariables(self.window, dtype, self.add_variable)
         if self._loaded is not None:
             with untraced():
                 self._load(self._loaded)
             self._loaded = None
 
-    def _built_schedule(self) -> Schedule:
-        if self._schedule is None:
-            raise ValueError(
-                f"the optimizer '{self.name}' has no state before it is built: call "
-                "`optimizer.build(model.trainable_variables)` first"
-            )
-        return self._schedule
+    def _scale(self) -> Any:
+        return self.zenith_state.scale if self._state is None else self._state.variables.scale
+
+    def _last_learning_rate(self) -> Any:
+        """The host's own rate at its last update: a schedule has moved on since."""
+        host = self._host()
+        rate = host._learning_rate
+        if not isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            return host.learning_rate
+        steps = host.gradient_accumulation_steps or 1
+        return rate(ops.maximum(host.iterations * steps - 1, 0))
 
     def _own(self, variables: Any) -> list[Any]:
         """The variables to update: those given, for which it builds itself if need be, or all."""
@@ -189,33 +225,27 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
         steps = self._host().gradient_accumulation_steps
         return True if not steps else ops.equal((self._host()._iterations + 1) % steps, 0)
 
-    def _norm(self, pairs: Sequence[tuple[Any, Any]], update: Any) -> Any:
+    def _norm(self, pairs: Sequence[tuple[Any, Any]], update: Any, summed: bool) -> Any:
         """The norm of the gradient that the host is going to use, before it clips."""
-        host, dtype = self._host(), self._built_schedule().dtype
-        if host.loss_scale_factor is not None:
-            pairs = [
-                (ops.divide(grad, host.loss_scale_factor), variable) for grad, variable in pairs
-            ]
+        host, dtype = self._host(), self._state.dtype
+        factor = host.loss_scale_factor
+        grads = [grad if factor is None else ops.divide(grad, factor) for grad, _ in pairs]
         if update is True:
-            return global_norm((grad for grad, _ in pairs), dtype)
+            return global_norm(grads if summed else reduced(grads), dtype)
+        indices = [host._get_variable_index(variable) for _, variable in pairs]
 
         def accumulated() -> Any:
-            sums = (
-                grad + host._accumulated_gradients[host._get_variable_index(variable)]
-                for grad, variable in pairs
-            )
-            return global_norm(sums, dtype) / host.gradient_accumulation_steps
+            accumulators = [host._accumulated_gradients[index] for index in indices]
+            sums = [grad + each for grad, each in zip(grads, accumulators, strict=True)]
+            return global_norm(reduced(sums), dtype) / host.gradient_accumulation_steps
 
         return ops.cond(update, accumulated, lambda: ops.zeros((), dtype))
 
     def _observe(self, norm: Any, update: Any) -> tuple[Any, Any]:
         """Advance the schedule; return whether the host may step, and at which rate."""
-        schedule = self._built_schedule()
         own = ops.convert_to_tensor(self._host().learning_rate)
-        # A gradient of 0 at a rate of 0 is nobody's gradient: a phantom step.
-        counts = ops.logical_and(update, ops.logical_or(norm != 0, own != 0))
-        accepted = schedule.observe(norm, counts)
-        return True if self.nonfinite == "propagate" else accepted, schedule.rate(own)
+        accepted = self._state.observe(norm, own, self.assign, update)
+        return True if self.nonfinite == "propagate" else accepted, self._state.rate(own)
 
     def _at(self, rate: Any, summed: bool) -> AbstractContextManager[None]:
         """The context in which the host steps at this rate."""
@@ -228,7 +258,7 @@ class Scheduled(keras.optimizers.Optimizer):  # type: ignore[misc]
         host = self._host()
         if host.gradient_accumulation_steps:
             for accumulator in host._accumulated_gradients:
-                accumulator.assign(ops.zeros(accumulator.shape, accumulator.dtype))
+                self.assign(accumulator, ops.zeros(accumulator.shape, accumulator.dtype))
             host._iterations.assign_sub(host.gradient_accumulation_steps - 1)
 
 
@@ -239,3 +269,9 @@ def _measured(grads: Iterable[Any], variables: Iterable[Any]) -> list[tuple[Any,
         for grad, variable in zip(grads, variables, strict=True)
         if grad is not None and not getattr(variable, "overwrite_with_gradient", False)
     ]
+
+
+def _state_in(values: Mapping[str, Any]) -> ZenithState:
+    """The state of the schedule among the variables that `save_own_variables` wrote."""
+    at = int(values["zenith_at"])
+    return ZenithState(*(values[str(at + i)] for i in range(len(ZenithState._fields))))
