@@ -23,9 +23,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 TIMEOUT = 60  # seconds that a rank waits for another
 LIFETIME = 240  # seconds after which a group is ended, whatever it does
-# How far float32 runs of one training may lie apart whose sums are made in another order, where
-# scales and weights are about 1: one rounding in each of some 40 operations of each of 12 steps.
-ROUNDING = 12 * 40 * 2**-24
 
 _NO_TRAFFIC = ("wait_tensor", "_wrap_tensor_autograd")
 

@@ -7,7 +7,7 @@ import sys
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from _reference import scales
+from _reference import ROUNDING, scales
 from zenith.optax import zenith, zenith_state
 
 assert jax.device_count() == 8
@@ -38,10 +38,10 @@ state = jax.device_put(state, jax.tree.map(lambda x: sharded if x.ndim == 2 else
 before = jax.tree.map(lambda x: x.sharding, state)
 for g, scale in zip(grads, wanted, strict=True):
     params, state = jax.jit(step)(params, state, jax.device_put(g, sharded))
-    np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=1e-6)
+    np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=ROUNDING)
 same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, before)
 assert all(jax.tree.leaves(same)), same
-np.testing.assert_allclose(params, alone(), rtol=1e-6, atol=1e-6)
+np.testing.assert_allclose(params, alone(), rtol=ROUNDING, atol=ROUNDING)
 
 # shard_map: each device sees its rows alone, and hands the norm of all of them on
 specs = jax.tree.map(lambda x: P("x") if x.ndim == 2 else P(), state)
@@ -57,8 +57,8 @@ params = jax.device_put(jnp.ones((16, 3)), sharded)
 state = optimizer.init(params)
 for g, scale in zip(grads, wanted, strict=True):
     params, state = mapped(params, state, jnp.asarray(g))
-    np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=1e-6)
-np.testing.assert_allclose(params, alone(), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=ROUNDING)
+np.testing.assert_allclose(params, alone(), rtol=ROUNDING, atol=ROUNDING)
 
 # data parallelism: every device has all parameters, and the mean of the gradients by a psum
 def replica(params, state, g):
@@ -73,8 +73,8 @@ for g, scale in zip(grads, wanted, strict=True):
     parts = numbers.standard_normal((8, 16, 3)).astype("float32")
     parts += g - parts.mean(0)
     params, state = mapped(params, state, jnp.asarray(parts))
-    np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=1e-5)
-np.testing.assert_allclose(params, alone(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(zenith_state(state).scale, scale, rtol=ROUNDING)
+np.testing.assert_allclose(params, alone(), rtol=ROUNDING, atol=ROUNDING)
 
 # pmap: the same, with the devices in an axis of parameters, state and gradients
 def summed(params, state, g):
@@ -87,10 +87,10 @@ for g, scale in zip(grads, wanted, strict=True):
     parts = numbers.integers(-4, 5, (8, 16, 3)).astype("float32")
     parts[0] = g - parts[1:].sum(0)
     params, state = jax.pmap(summed, "x")(params, state, jnp.asarray(parts))
-    np.testing.assert_allclose(zenith_state(state).scale, [scale] * 8, rtol=1e-6)
+    np.testing.assert_allclose(zenith_state(state).scale, [scale] * 8, rtol=ROUNDING)
 same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, before)
 assert all(jax.tree.leaves(same)), same
-np.testing.assert_allclose(params, np.stack([alone()] * 8), rtol=1e-5, atol=1e-5)
+np.testing.assert_allclose(params, np.stack([alone()] * 8), rtol=ROUNDING, atol=ROUNDING)
 print("done")
 """
 

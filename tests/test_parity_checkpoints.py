@@ -163,7 +163,8 @@ def test_the_state_is_found_to_the_last_bit(folder, name):
     expected = wanted()
     for field, value in zenith.to_dict(read(folder / name)).items():
         rounded = np.asarray(expected[field], "float32")  # in which all of them were kept
-        np.testing.assert_allclose(value, rounded, 0 if field == "norms" else 1.2e-7, 0)
+        # The mean of three norms may be rounded at each of them, and the scale is of two such.
+        np.testing.assert_allclose(value, rounded, 0 if field == "norms" else 6e-7, 0)
 
 
 def test_it_is_found_inside_of_a_loss_scale_optimizer(tmp_path):

@@ -21,7 +21,7 @@ from _keras import (
     tensors,
     variables,
 )
-from _reference import scales
+from _reference import ROUNDING, scales
 
 from zenith.tf import Zenith, ZenithLogger, ZenithWrapper
 
@@ -70,14 +70,14 @@ def test_each_way_to_train_follows_algorithm_1(mode, monkeypatch):
     if mode is None:
         for i, batch in enumerate(zip(*batches(len(STEPS)), strict=True)):
             model.train_on_batch(*batch)
-            assert scale(model.optimizer) == pytest.approx(wanted[i], rel=1e-5)
+            assert scale(model.optimizer) == pytest.approx(wanted[i], rel=ROUNDING)
     else:
         fit(model, STEPS)
     state = plain(model.optimizer.zenith_state)
-    np.testing.assert_allclose(state["norms"], norms[-WINDOW:], rtol=1e-5)  # 9 % 3 == 0
-    assert state["scale"] == pytest.approx(wanted[-1], rel=1e-5)
+    np.testing.assert_allclose(state["norms"], norms[-WINDOW:], rtol=ROUNDING)  # 9 % 3 == 0
+    assert state["scale"] == pytest.approx(wanted[-1], rel=ROUNDING)
     assert (state["count"], state["skipped"]) == (9, 0)
-    assert_close(model.get_weights(), [weights], 1e-5)
+    assert_close(model.get_weights(), [weights], ROUNDING)
 
 
 def test_accumulation_in_fit_is_the_big_batch_and_a_bad_micro_batch_drops_its_update():
@@ -102,9 +102,9 @@ def test_accumulation_in_fit_is_the_big_batch_and_a_bad_micro_batch_drops_its_up
         model.fit(np.concatenate(bad), np.concatenate(y), batch_size=4, shuffle=False, verbose=0)
         state = plain(optimizer.zenith_state)
         assert (state["count"], state["skipped"], int(optimizer.iterations)) == (5, 1, 5)
-        np.testing.assert_allclose(state["norms"], wanted["norms"], rtol=2e-6)
-        np.testing.assert_allclose(state["scale"], wanted["scale"], rtol=2e-6)
-        assert_close(model.get_weights(), big.get_weights(), 2e-6)
+        np.testing.assert_allclose(state["norms"], wanted["norms"], rtol=ROUNDING)
+        np.testing.assert_allclose(state["scale"], wanted["scale"], rtol=ROUNDING)
+        assert_close(model.get_weights(), big.get_weights(), ROUNDING)
 
 
 def test_a_bad_batch_in_a_compiled_step_changes_nothing():

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from _keras import BACKEND, apply, arrays, assert_same, gradients, plain, tensors, variables
+from _reference import ROUNDING
 
 from zenith.tf import Zenith, ZenithSchedule, ZenithWrapper
 
@@ -215,4 +216,4 @@ print(json.dumps([np.asarray(x).tolist() for x in (*network.get_weights(), *stat
         alone, parallel = outcomes
         assert alone[6] < 0.99  # the scale
         for a, b in zip(alone, parallel, strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(a, b, rtol=ROUNDING, atol=ROUNDING)

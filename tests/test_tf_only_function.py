@@ -14,7 +14,7 @@ from _keras import (
     fit,
     norm,
 )
-from _reference import scales
+from _reference import ROUNDING, scales
 
 from zenith.tf import Zenith, ZenithLogger, ZenithSchedule, ZenithWrapper
 
@@ -75,7 +75,7 @@ def test_a_tape_under_tf_function_is_fit_in_one_trace(make):
 def test_under_xla_it_is_the_same_to_rounding():
     compiled = Loop(OPTIMIZERS["Zenith"](), jit_compile=True).run()
     assert compiled.traces == 1
-    assert_close(compiled.everything(), Loop(OPTIMIZERS["Zenith"]()).run().everything(), 1e-5)
+    assert_close(compiled.everything(), Loop(OPTIMIZERS["Zenith"]()).run().everything(), ROUNDING)
 
 
 @pytest.mark.parametrize("base", [keras.optimizers.SGD, keras.optimizers.Adam])

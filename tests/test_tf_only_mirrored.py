@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _reference import ROUNDING
 
 SCRIPT = Path(__file__).with_name("_keras_mirrored.py")
 
@@ -26,11 +27,11 @@ def runs(request):
 def assert_equal_to_rounding(ours, theirs):
     """Sums over replicas add in another order than sums over the batch: float32 rounding apart."""
     for a, b in zip(ours["weights"], theirs["weights"], strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    assert ours["rate"] == pytest.approx(theirs["rate"], rel=1e-6)
+        np.testing.assert_allclose(a, b, atol=ROUNDING)
+    assert ours["rate"] == pytest.approx(theirs["rate"], rel=ROUNDING)
     assert ours["state"].keys() == theirs["state"].keys()
     for name, value in ours["state"].items():
-        np.testing.assert_allclose(value, theirs["state"][name], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(value, theirs["state"][name], rtol=ROUNDING, err_msg=name)
 
 
 def test_every_replica_has_the_scale_of_a_single_device(runs):

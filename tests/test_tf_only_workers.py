@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _reference import ROUNDING
 
 SCRIPT = Path(__file__).with_name("_keras_workers.py")
 
@@ -48,7 +49,7 @@ def test_two_workers_have_the_scale_of_one_process(workers):
         assert min(wanted["scales"]) < 0.9
         assert workers[0][name] == workers[1][name], "to the last bit"
         found = workers[0][name]
-        assert found["scales"] == pytest.approx(wanted["scales"], rel=0, abs=1e-6)
+        assert found["scales"] == pytest.approx(wanted["scales"], rel=0, abs=ROUNDING)
         assert found["state"]["count"] == 10
         for ours, theirs in zip(found["weights"], wanted["weights"], strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+            np.testing.assert_allclose(ours, theirs, atol=ROUNDING)

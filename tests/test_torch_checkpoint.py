@@ -13,7 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from _distributed import ROUNDING, Group, full, run_group, single_process_group
+from _distributed import Group, full, run_group, single_process_group
+from _reference import ROUNDING
 from torch import Tensor, nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
-from _distributed import ROUNDING, Collectives, Group, full, run_group
+from _distributed import Collectives, Group, full, run_group
+from _reference import ROUNDING
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard

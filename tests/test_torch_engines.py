@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from _distributed import ROUNDING, Collectives, Group, full, run_group
-from _reference import scales
+from _distributed import Collectives, Group, full, run_group
+from _reference import ROUNDING, scales
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
@@ -186,7 +186,7 @@ def test_fsdp_in_mixed_precision_and_with_cpu_offload(
 ) -> None:
     runs = two.results(f"fsdp-{precision}-{offload}")
     for run in runs:
-        assert run["scales"] == pytest.approx(scales(run["norms"], WINDOW), rel=1e-6)
+        assert run["scales"] == pytest.approx(scales(run["norms"], WINDOW), rel=ROUNDING)
         assert run["collectives"] == [("all_reduce", 1)]
     if precision == "float32":
         assert_like_one_process(runs)

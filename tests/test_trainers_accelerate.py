@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _reference import ROUNDING
 from _trainers import CUT, plain_loop, zenith
 
 import zenith as package
@@ -42,7 +43,7 @@ def test_two_processes_take_the_steps_of_one_and_resume(tmp_path):
     rates, weights = plain_loop(zenith)
     whole = launched(tmp_path)
     assert min(whole["rates"]) < 0.08
-    assert whole["rates"] == pytest.approx(rates, rel=1e-5)
+    assert whole["rates"] == pytest.approx(rates, rel=ROUNDING)
     for ours, theirs in zip(whole["weights"], weights, strict=True):
         torch.testing.assert_close(torch.tensor(ours), theirs, rtol=1e-4, atol=1e-5)
     resumed = launched(tmp_path, "--resume")
