@@ -122,14 +122,19 @@ def tests_of(file: Path) -> list[str]:
     return [test.name for pattern in patterns for test in sorted((ROOT / "tests").glob(pattern))]
 
 
-def passes(file: Path, source: str) -> bool:
+def copy_tree(root: Path, folder: str) -> None:
+    """Copy the package and its tests; what lies beside them is linked."""
+    for entry in [entry for entry in root.iterdir() if entry.name[0] != "."]:
+        if entry.name in ("zenith", "tests"):
+            shutil.copytree(entry, Path(folder, entry.name))
+        else:
+            Path(folder, entry.name).symlink_to(entry)
+
+
+def passes(root: Path, file: Path, source: str) -> bool:
     """Whether the tests of a file pass, within ten minutes, with this source in its place."""
     with tempfile.TemporaryDirectory() as folder:
-        for entry in [entry for entry in ROOT.iterdir() if entry.name[0] != "."]:
-            if entry.name in ("zenith", "tests"):
-                shutil.copytree(entry, Path(folder, entry.name))
-            else:
-                Path(folder, entry.name).symlink_to(entry)
+        copy_tree(root, folder)
         copied = folder / file.relative_to(ROOT)
         copied.write_text(source)
         command = [sys.executable, "-m", "pytest", "-xqc", "../pyproject.toml", "--doctest-modules"]
@@ -153,16 +158,22 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="how many run at a time")
     options = parser.parse_args()
-    for file in [file.resolve() for file in options.files]:
-        if not passes(file, source := file.read_text()):
-            parser.error(f"the tests of {file} do not pass as it is: {' '.join(tests_of(file))}")
-        whats, sources = zip(*mutants(source), strict=True)
-        with ThreadPoolExecutor(options.jobs) as pool:
-            lives = pool.map(passes, [file] * len(sources), sources)
-            left = [what for what, lived in zip(whats, lives, strict=True) if lived]
-        for what in left:
-            print(f"{file.name}:{what}")
-        print(f"{file.name}: {len(left)} of {len(sources)} changes live", flush=True)
+    with tempfile.TemporaryDirectory() as folder:  # so that work may go on meanwhile
+        copy_tree(ROOT, folder)
+        for file in options.files:
+            report(Path(folder), file.resolve(), options.jobs)
+
+
+def report(root: Path, file: Path, jobs: int) -> None:
+    if not passes(root, file, source := file.read_text()):
+        sys.exit(f"the tests of {file} do not pass as it is: {' '.join(tests_of(file))}")
+    whats, sources = zip(*mutants(source), strict=True)
+    with ThreadPoolExecutor(jobs) as pool:
+        lives = pool.map(passes, [root] * len(sources), [file] * len(sources), sources)
+        left = [what for what, lived in zip(whats, lives, strict=True) if lived]
+    for what in left:
+        print(f"{file.name}:{what}")
+    print(f"{file.name}: {len(left)} of {len(sources)} changes live", flush=True)
 
 
 if __name__ == "__main__":

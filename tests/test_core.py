@@ -642,7 +642,7 @@ def test_arrays_go_the_way_of_plain_numbers() -> None:
     state = plain._replace(norms=Array(plain.norms), count=Count(0))
     for norm in norms:
         state, plain = update(state, norm, Library), update(plain, norm)
-        assert to_dict(state) == to_dict(plain)
+        assert repr(to_dict(state)) == repr(to_dict(plain))  # an Array is equal to anything
         assert metrics(state) == metrics(plain)
 
 
@@ -666,7 +666,7 @@ def test_a_tensor_that_only_numpy_can_read_is_read_by_it() -> None:
         def numpy(self) -> Array:
             return Array([1.0, 2.0, 3.0])
 
-    assert to_dict(STATE._replace(norms=Eager())) == DOCUMENT
+    assert repr(to_dict(STATE._replace(norms=Eager()))) == repr(DOCUMENT)
 
 
 # --- what an adapter is asked to take over
