@@ -2,7 +2,9 @@
 
 import copy
 import math
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from _reference import scales
@@ -10,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import zenith
-from zenith.torch import Zenith, ZenithLR, _norm, _optimizer
+from zenith.torch import Zenith, ZenithLR, _norm, _sgd
 
 SHAPES = [(4, 3), (5,), ()]
 FORMS = {"default": {}, "for-loop": {"foreach": False}, "foreach": {"foreach": True}}
@@ -53,7 +55,7 @@ class Calls(TorchDispatchMode):
 @pytest.fixture
 def as_on_a_device(monkeypatch):
     """Make zenith treat tensors of the CPU as it treats those of a GPU: as unreadable."""
-    for module in (_norm, _optimizer):
+    for module in (_norm, _sgd):
         monkeypatch.setattr(module, "on_host", lambda tensor: False)
 
 
@@ -131,6 +133,42 @@ def test_no_read_by_zenith_lr_where_lr_is_a_tensor_on_the_device():
             params[0].grad = torch.randn_like(params[0])
             scheduler._observe(None)
         assert scheduler.get_last_lr()[0].device.type == "cuda"
+
+
+NUMPY = {
+    "lr": np.float64(0.1),
+    "momentum": np.float32(0.5),
+    "dampening": np.float64(0.5),
+    "weight_decay": np.float64(0.5),
+}
+
+
+@pytest.mark.parametrize("form", [*FORMS, "fused"])
+@pytest.mark.parametrize("name", NUMPY)
+def test_no_read_with_a_numpy_scalar(form, name):
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.randn(3, device="cuda"))]
+        optimizer = Zenith(params, window=2, momentum=0.5, **FORMS.get(form, {}))
+        if form == "fused":  # the kernel itself is not to be had for fake tensors
+            batch = optimizer._batch(optimizer.param_groups[0] | {name: NUMPY[name]})
+            assert type(batch.group[name]) is float
+            return
+        optimizer.param_groups[0][name] = NUMPY[name]
+        for _ in range(3):
+            params[0].grad = torch.randn_like(params[0])
+            optimizer.step()
+        rate = optimizer.zenith_metrics()["lr"]
+    assert (rate.device.type, rate.shape) == ("cuda", ())
+
+
+def test_zenith_metrics_are_unread_and_without_the_ring():
+    with FakeTensorMode():
+        params = [torch.nn.Parameter(torch.randn(3, device="cuda"))]
+        optimizer = Zenith(params, window=2)
+        params[0].grad = torch.randn_like(params[0])
+        optimizer.step()
+        values = optimizer.zenith_metrics().values()
+    assert all(value.device.type == "cuda" and value.shape == () for value in values)
 
 
 # --- the same numbers as on the host ----------------------------------------------------------
@@ -216,6 +254,29 @@ def test_skip_without_a_read_leaves_everything_bit_for_bit(as_on_a_device, form,
         set_gradients(param_list, 99)
         opt.step()
     assert all(torch.equal(a, b) for a, b in zip(params, clean, strict=True))
+
+
+@pytest.mark.parametrize("form", [*FORMS, "fused"])
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"weight_decay": 0.1}])
+@pytest.mark.parametrize("maximize", [False, True])
+@pytest.mark.parametrize("lr", [0.1, 0.0, torch.tensor(0.1)])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_skipped_step_keeps_the_sign_of_zero(form, options, maximize, lr, on_device, request):
+    if on_device:
+        request.getfixturevalue("as_on_a_device")
+    kwargs = (FORMS | {"fused": {"fused": True}})[form] | options
+    real = [torch.full((3,), -0.0, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)]
+    imaginary = [] if form == "fused" else [torch.complex(real[0], real[0])]
+    params = [torch.nn.Parameter(value) for value in real + imaginary]
+    optimizer = Zenith(params, lr=lr, maximize=maximize, **kwargs)
+    for param in params:
+        param.grad = torch.full_like(param, math.nan)
+    optimizer.step()
+    for param in params:
+        value = torch.view_as_real(param) if param.is_complex() else param
+        assert torch.equal(value, torch.zeros_like(value))
+        assert torch.signbit(value).all()
+    assert optimizer.zenith_state.skipped == 1
 
 
 def test_propagate_without_a_read_makes_sgds_step(as_on_a_device):
@@ -373,6 +434,36 @@ def test_compiled_step_skips_a_non_finite_gradient(compiler):
     )
     assert optimizer.zenith_state.skipped == 1
     assert optimizer.zenith_state.count == 3
+
+
+@pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "dampening"])
+def test_compiled_step_with_a_numpy_scalar(compiler, name):
+    eager, compiled = parameters(), parameters()
+    make = partial(Zenith, lr=0.1, momentum=0.5, window=2)
+    optimizer, plain = make(compiled), make(eager)
+    step = torch.compile(optimizer.step, fullgraph=True, backend="aot_eager")
+    for i in range(5):
+        number = 0.1 * 0.9**i if name == "lr" else 0.25
+        optimizer.param_groups[0][name] = np.float64(number)
+        plain.param_groups[0][name] = number
+        for own in (eager, compiled):
+            set_gradients(own, i)
+        step()
+        plain.step()
+    assert optimizer.get_last_lr() == pytest.approx(plain.get_last_lr(), rel=1e-5)
+    for a, b in zip(eager, compiled, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+    assert compiler["unique_graphs"] == 2  # a new rate compiles nothing anew
+
+
+def test_compiled_step_keeps_the_sign_of_zero_where_it_is_skipped(compiler):
+    weight = torch.nn.Parameter(torch.full((3,), -0.0))
+    optimizer = Zenith([weight], window=2)
+    step = torch.compile(optimizer.step, fullgraph=True, backend="inductor")
+    weight.grad = torch.full((3,), math.nan)
+    step()
+    assert torch.signbit(weight).all()
+    assert optimizer.zenith_state.skipped == 1
 
 
 def test_eager_and_compiled_steps_may_alternate(compiler):

@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from _reference import scales
@@ -222,10 +223,21 @@ def test_an_impossible_grad_norm_is_refused_and_changes_nothing(known, message):
     assert equal_states(before, optimizer.zenith_state)
 
 
-def test_grad_norm_with_a_closure_is_refused():
-    optimizer = Zenith([scalar()])
-    with pytest.raises(ValueError, match="`grad_norm` must be None where `closure`"):
-        optimizer.step(lambda: 0.0, grad_norm=1.0)
+def test_grad_norm_beside_a_closure_is_the_norm_that_the_closure_leaves():
+    """w = 8 - 1 * 1 * 4, and 4 - 1 * (2 / 4) * 2: the norms are those handed in, 4 and 2."""
+    weight = scalar(8.0)
+    optimizer = Zenith([weight], lr=1.0, window=1)
+    norm = torch.tensor(0.0)
+
+    def closure():
+        weight.grad = torch.full_like(weight, norm.fill_(4.0 if weight.item() == 8 else 2.0).item())
+        return 0.5
+
+    assert optimizer.step(closure, grad_norm=norm) == 0.5
+    assert weight.item() == 4.0
+    optimizer.step(closure=closure, grad_norm=norm)
+    assert weight.item() == 3.0
+    assert optimizer.zenith_state.norms.tolist() == [2.0]
 
 
 def test_the_callers_gradients_are_left_alone():
@@ -654,6 +666,53 @@ def test_two_optimizers_never_share_a_ring():
     second.zenith_state = first.zenith_state
     drive(first, a, [1.0, 2.0])
     assert second.zenith_state.norms.tolist() == [0.0, 0.0]
+
+
+NUMPY = {"lr": np.float64(0.5), "momentum": np.float32(0.5), "weight_decay": np.float64(0.25)}
+
+
+@pytest.mark.parametrize("given", [*NUMPY, "all", "constructor", "int64"])
+def test_a_numpy_scalar_is_a_number(given):
+    """Steps of buf = 4 + w0 / 4, then buf / 2 + 2 + w1 / 4, at lr and at lr / 2: norms 4 and 2."""
+    weight, lr, momentum, decay = scalar(2.0), 0.5, 0.5, 0.25
+    in_constructor = NUMPY if given == "constructor" else {}
+    options = {"lr": lr, "momentum": momentum, "weight_decay": decay, **in_constructor}
+    optimizer = Zenith([weight], window=1, **options)
+    for name in NUMPY if given == "all" else {given} & NUMPY.keys():
+        optimizer.param_groups[0][name] = NUMPY[name]
+    if given == "int64":
+        optimizer.param_groups[0]["lr"], lr = np.int64(1), 1.0
+    assert drive(optimizer, weight, [4.0, 2.0]) == [lr, lr / 2]
+    first = 4 + 0.25 * 2.0
+    after_first = 2 - lr * first
+    second = 0.5 * first + 2 + 0.25 * after_first
+    assert weight.item() == after_first - lr / 2 * second
+    assert type(optimizer.get_last_lr()[0]) is float
+
+
+def test_lambda_lr_of_numpys_cosine():
+    """The rates are cos(step / 10) * scale, with scales 1, 3/4, 2/4 of norms 4, 3, 2."""
+    weight = scalar()
+    optimizer = Zenith([weight], lr=1.0, window=1)
+    scheduler = LambdaLR(optimizer, lambda step: np.cos(step / 10))
+    rates = []
+    for norm in (4.0, 3.0, 2.0):
+        rates += drive(optimizer, weight, [norm])
+        scheduler.step()
+    assert rates == pytest.approx([1.0, 0.75 * math.cos(0.1), 0.5 * math.cos(0.2)], rel=1e-15)
+
+
+def test_zenith_metrics_are_those_of_the_last_step():
+    weight = scalar()
+    optimizer = Zenith([{"params": [weight]}, {"params": [scalar()], "lr": 7.0}], lr=0.5, window=2)
+    names = ["lr", "grad_norm", "mean", "zenith", "scale", "count", "skipped"]
+    assert list(optimizer.zenith_metrics()) == names
+    assert list(optimizer.zenith_metrics().values()) == [0.5, 0.0, 0.0, 0.0, 1.0, 0, 0]
+    drive(optimizer, weight, [4.0, 2.0, 1.0, NAN])
+    optimizer.param_groups[0]["lr"] = 9.0  # what is set since is not what the step was made at
+    assert list(optimizer.zenith_metrics().values()) == [0.25, 1.0, 1.5, 3.0, 0.5, 3, 1]
+    optimizer.param_groups.clear()
+    assert optimizer.zenith_metrics()["lr"] == 0.25
 
 
 def test_metrics_are_tensors_of_the_last_step():

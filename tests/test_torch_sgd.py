@@ -4,8 +4,10 @@ Driven by the inputs with which PyTorch tests its own SGD.
 """
 
 import copy
+import inspect
 import io
 import pickle
+import re
 from itertools import product
 
 import pytest
@@ -15,7 +17,7 @@ from torch.testing._internal.common_optimizers import (
     optim_inputs_func_sgd,
 )
 
-from zenith.torch import Zenith
+from zenith.torch import Zenith, _norm
 
 STEPS = 6
 FORMS = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
@@ -287,6 +289,15 @@ def test_refuses_what_sgd_refuses(case):
         ({"nonfinite": "ignore"}, ValueError, '`nonfinite` must be "skip" or "propagate", got'),
         ({"max_grad_norm": 0.0}, ValueError, "`max_grad_norm` must be > 0 or None, got 0.0"),
         ({"max_grad_norm": -1}, ValueError, "`max_grad_norm` must be > 0 or None, got -1"),
+        ({"max_grad_norm": "1"}, TypeError, "`max_grad_norm` must be a number or None, got '1'"),
+        ({"lr": "1e-3"}, TypeError, "`lr` must be a number, got '1e-3'"),
+        ({"lr": None}, TypeError, "`lr` must be a number, got None"),
+        ({"momentum": "0.9"}, TypeError, "`momentum` must be a number, got '0.9'"),
+        ({"dampening": [0.1]}, TypeError, "`dampening` must be a number, got [0.1]"),
+        ({"weight_decay": "1e-4"}, TypeError, "`weight_decay` must be a number, got '1e-4'"),
+        ({"nesterov": "no"}, TypeError, "`nesterov` must be True or False, got 'no'"),
+        ({"decay_in_norm": "no"}, TypeError, "`decay_in_norm` must be True or False, got 'no'"),
+        ({"fused": "cuda"}, TypeError, "`fused` must be True or False, got 'cuda'"),
         ({"momentum": -0.5}, ValueError, "Invalid momentum value: -0.5"),
         ({"weight_decay": -0.5}, ValueError, "Invalid weight_decay value: -0.5"),
         ({"nesterov": True}, ValueError, "Nesterov momentum requires a momentum"),
@@ -303,9 +314,147 @@ def test_options_after_lr_are_keywords():
         Zenith(parameters(), 0.1, 500)
 
 
-def test_repr_shows_the_window_and_no_ring():
-    text = repr(Zenith(parameters(), lr=0.1, window=500))
-    assert "window: 500" in text
-    assert "lr: 0.1" in text
-    assert "norms" not in text
-    assert len(text.splitlines()) < 20
+def test_repr_shows_every_option_and_no_ring():
+    options = {"window": 7, "max_grad_norm": 1.5, "nonfinite": "propagate", "decay_in_norm": True}
+    optimizer = Zenith(parameters(), lr=0.25, momentum=0.9, **options)
+    for copied in (optimizer, copy.deepcopy(optimizer)):
+        lines = [line.strip() for line in repr(copied).splitlines()]
+        shown = [line.split(": ") for line in lines if ": " in line]
+        assert dict(shown) == {name: str(value) for name, value in optimizer.defaults.items()}
+        assert "decay_in_norm: True" in lines
+        assert "window: 7" in lines
+
+
+# --- what a group may have --------------------------------------------------------------------
+
+
+def test_defaults_make_the_same_optimizer():
+    given = {
+        "lr": 0.5,
+        "window": 3,
+        "momentum": 0.9,
+        "dampening": 0.1,
+        "weight_decay": 0.2,
+        "nesterov": False,
+        "decay_in_norm": True,
+        "max_grad_norm": 1.5,
+        "nonfinite": "propagate",
+        "maximize": True,
+        "foreach": True,
+        "differentiable": False,
+        "fused": None,
+    }
+    optimizer = Zenith(parameters(), **given)
+    assert optimizer.defaults == given
+    assert set(given) == set(inspect.signature(Zenith).parameters) - {"params"}
+    again = type(optimizer)(parameters(), **optimizer.defaults)
+    assert again.defaults == given
+    assert (again.window, again.max_grad_norm, again.nonfinite) == (3, 1.5, "propagate")
+    assert repr(again) == repr(optimizer)
+
+
+OF_THE_WHOLE = {"window": 7, "max_grad_norm": 2.0, "nonfinite": "propagate"}
+
+
+@pytest.mark.parametrize(("name", "value"), OF_THE_WHOLE.items())
+def test_an_option_of_the_whole_optimizer_is_none_of_a_group(name, value):
+    group = {"params": parameters(), name: value}
+    message = f"`{name}` is an option of the whole optimizer and not of a group, got {value!r}"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Zenith([dict(group)])
+    optimizer = Zenith(parameters(seed=1))
+    with pytest.raises(ValueError, match=re.escape(message)):
+        optimizer.add_param_group(dict(group))
+    assert len(optimizer.param_groups) == 1
+    # A wrapper that hands its own arguments down to its groups says nothing else than they do.
+    whole = Zenith([dict(group)], **{name: value})
+    whole.add_param_group({"params": parameters(seed=1), name: value})
+    assert getattr(whole, name) == value
+    assert not any(name in group for group in whole.param_groups)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"lr": "1e-3"}, "`lr` must be a number, got '1e-3'"),
+        ({"lr": -1.0}, "Invalid learning rate: -1.0; `lr` must be >= 0"),
+        ({"momentum": "0.9"}, "`momentum` must be a number, got '0.9'"),
+        ({"decay_in_norm": "no"}, "`decay_in_norm` must be True or False, got 'no'"),
+    ],
+)
+def test_refuses_impossible_options_of_a_group(option, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        Zenith([{"params": parameters(), **option}])
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (torch.nn.Linear(2, 1), "`params` must be the parameters of the Linear, not the module"),
+        (torch.nn.Sequential(torch.nn.Linear(2, 1)), "of the Sequential, not the module itself"),
+        ([{"params": torch.nn.Linear(2, 1)}], "of the Linear, not the module itself"),
+        (dict(torch.nn.Linear(2, 1).named_parameters()), "`params` must be an iterable"),
+        ({"params": [torch.nn.Parameter(torch.ones(1))]}, "of groups, got dict"),
+        (None, "of groups, got NoneType"),
+        ("weight", "of groups, got str"),
+    ],
+)
+def test_refuses_what_holds_no_parameters(params, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        Zenith(params)
+
+
+def test_a_parameter_list_and_a_tensor_in_a_group_are_parameters():
+    params = torch.nn.ParameterList(parameters())
+    assert Zenith(params).param_groups[0]["params"] == list(params)
+    assert Zenith([{"params": params[0]}]).param_groups[0]["params"] == [params[0]]
+
+
+# --- gradients that are lazily conjugated or negated ------------------------------------------
+
+
+def conjugated():
+    weight = torch.nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    (weight.conj() * torch.tensor([3 + 4j, 0j])).sum().real.backward()
+    assert weight.grad.is_conj()
+    return weight, torch.tensor([3 + 4j, 0j])
+
+
+def negated():
+    weight = torch.nn.Parameter(torch.zeros(2))
+    weight.grad = torch.tensor([-3j, -4j]).conj().imag
+    assert weight.grad.is_neg()
+    return weight, torch.tensor([3.0, 4.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "form"),
+    [*product([conjugated], ["for-loop", "foreach"]), *product([negated], FORMS)],
+)
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5}, {"decay_in_norm": True}])
+@pytest.mark.parametrize("on_device", [False, True])
+def test_a_lazy_gradient_is_its_value(monkeypatch, make, form, options, on_device):
+    """The norm is 5, and w = -0.5 * g; with a momentum of 0.5, -0.5 * (g + 1.5 * g)."""
+    if on_device:
+        monkeypatch.setattr(_norm, "on_host", lambda tensor: False)
+    weight, gradient = make()
+    decay = 0.0 if "decay_in_norm" not in options else 0.25
+    zenith = Zenith([weight], lr=0.5, window=1, weight_decay=decay, **options, **FORMS[form])
+    zenith.step()
+    assert zenith.zenith_state.norms.item() == 5.0
+    torch.testing.assert_close(weight.detach(), -0.5 * gradient, rtol=0, atol=0)
+    if options == {"momentum": 0.5}:
+        zenith.step()
+        torch.testing.assert_close(weight.detach(), -1.25 * gradient, rtol=0, atol=0)
+    assert weight.grad.is_conj() or weight.grad.is_neg()  # left as it was
+
+
+@pytest.mark.parametrize("make", [conjugated, negated])
+@pytest.mark.parametrize("form", ["for-loop", "foreach"])
+def test_a_lazy_gradient_is_clipped(make, form):
+    """From 5 to 2.5: half of the gradient, and lr 0.5."""
+    weight, gradient = make()
+    zenith = Zenith([weight], lr=0.5, window=1, max_grad_norm=2.5, **FORMS[form])
+    zenith.step()
+    torch.testing.assert_close(weight.detach(), -0.25 * gradient)
+    assert zenith.zenith_state.norms.item() == 5.0

@@ -1,7 +1,7 @@
 """The optimizer: torch.optim.SGD, whose rate the gradient norm scales."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,34 +10,38 @@ from torch.optim.optimizer import ParamsT
 
 from zenith import core
 from zenith.core import ZenithState
+from zenith.torch._groups import (
+    KEYS,
+    OWN,
+    checked_options,
+    checked_params,
+    holder_in,
+    plain,
+    put,
+    state_in,
+    take_out,
+)
 from zenith.torch._norm import (
     as_norm,
     decayed,
     norm_of,
     norm_or_number,
-    on_host,
     partial_norms,
     unscaled,
 )
-from zenith.torch._sgd import Batch, descend
+from zenith.torch._sgd import Batch, clip, descend, has_lazy, sparse_kernels_wait
 from zenith.torch._state import advance, dtype_for, is_ignored, restored, snapshot, tensors
 
 __all__ = ["Zenith"]
 
-_FIELDS = tuple(f"zenith_{field}" for field in ZenithState._fields)  # keys of param_groups[0]
-
 
 class Zenith(SGD):
-    r"""SGD that lowers its own learning rate as the gradient norm falls.
+    """SGD that lowers its own learning rate as the gradient norm falls.
 
-    .. math::
-        \eta_t = \mathrm{lr} \cdot \frac{\mu_t}{Z_t}, \qquad
-        \mu_t = \frac{1}{W} \sum_{k=0}^{W-1} \lVert g_{t-k} \rVert_2, \qquad
-        Z_t = \max(Z_{t-1}, \mu_t)
-
-    `mean` (:math:`\mu`) is the mean of the last `window` gradient norms and `zenith` (:math:`Z`)
-    the highest such mean so far. Until `window` norms are known this is `torch.optim.SGD`, bit for
-    bit; from then on the rate is at most `lr`, and `lr` wherever the mean is at its zenith.
+    The rate of a step is `lr * mean / zenith`, where `mean` is the mean of the last `window`
+    gradient norms, this step's included, and `zenith` the highest such mean so far. Until `window`
+    norms are known this is `torch.optim.SGD`, bit for bit; from then on the rate is at most `lr`,
+    and `lr` wherever the mean is at its zenith.
 
     `group["lr"]` stays the user's own and is never written, so that any `LRScheduler` composes:
     ZENITH multiplies whatever it finds there. One norm is taken over all groups together, before
@@ -60,8 +64,10 @@ class Zenith(SGD):
             `"propagate"` does so for the schedule alone and makes SGD's step.
 
     Raises:
-        TypeError: if `window` is not an integer.
-        ValueError: if an argument is out of its range.
+        TypeError: if an argument is of another type: a `window` that is no integer, a rate that is
+            text, a module in place of its parameters.
+        ValueError: if an argument is out of its range, or a group has an option that only the whole
+            optimizer can have: `window`, `max_grad_norm`, `nonfinite`.
 
     Examples:
         >>> model = torch.nn.Linear(2, 1)
@@ -92,41 +98,40 @@ class Zenith(SGD):
         nesterov: bool = False,
         decay_in_norm: bool = False,
         max_grad_norm: float | None = None,
-        nonfinite: str = "skip",
+        nonfinite: Literal["skip", "propagate"] = "skip",
         maximize: bool = False,
         foreach: bool | None = None,
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
         empty = core.init(window)
-        if nonfinite not in ("skip", "propagate"):
-            raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"`max_grad_norm` must be > 0 or None, got {max_grad_norm!r}")
-        if not isinstance(lr, Tensor) and not lr >= 0:
-            raise ValueError(f"Invalid learning rate: {lr!r}; `lr` must be >= 0")
-        super().__init__(
-            params,
-            lr=lr,
-            momentum=momentum,
-            dampening=dampening,
-            weight_decay=weight_decay,
-            nesterov=nesterov,
-            maximize=maximize,
-            foreach=foreach,
-            differentiable=differentiable,
-            fused=fused,
-        )
-        self.window = len(empty.norms)
-        self.nonfinite = nonfinite
-        self.max_grad_norm = max_grad_norm
-        self.defaults["decay_in_norm"] = decay_in_norm
+        own: dict[str, Any] = {
+            "window": len(empty.norms),
+            "max_grad_norm": max_grad_norm,
+            "nonfinite": nonfinite,
+        }
+        sgds: dict[str, Any] = {
+            "lr": lr,
+            "momentum": momentum,
+            "dampening": dampening,
+            "weight_decay": weight_decay,
+            "nesterov": nesterov,
+            "maximize": maximize,
+            "foreach": foreach,
+            "differentiable": differentiable,
+            "fused": fused,
+        }
+        checked_options({**own, **sgds, "decay_in_norm": decay_in_norm})
+        checked_params(params)
+        self.window: int = own["window"]
+        self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
+        super().__init__(params, **plain(sgds))
+        self.defaults |= own | {"decay_in_norm": decay_in_norm}
         for group in self.param_groups:
             group.setdefault("decay_in_norm", decay_in_norm)
         self._rates: list[float | Tensor] = []
-        self._schedule: dict[str, Any] = {}
+        self._holder: dict[str, Any] = {}
         self._state = tensors(empty, self._dtype, self._home())
-        self._mirror()
 
     @property
     def zenith_state(self) -> ZenithState:
@@ -141,6 +146,18 @@ class Zenith(SGD):
     def zenith_state(self, state: ZenithState) -> None:
         state = restored(state, self.window, self._dtype)
         self._state = tensors(state, self._dtype, self._home())
+
+    def zenith_metrics(self) -> dict[str, Any]:
+        """Return what a log wants to show of the last step, with no copy from the device.
+
+        Returns:
+            `lr` (the rate in force of the first group), `grad_norm` (the last accepted norm, 0
+            before the first), `mean`, `zenith`, `scale`, `count` and `skipped`: plain numbers, or
+            0-dim tensors on the device.
+        """
+        state = self._state
+        rates = self._rates or [plain(group)["lr"] * state.scale for group in self.param_groups]
+        return {"lr": rates[0] if rates else None, **core.metrics(state)}
 
     def get_last_lr(self) -> list[float]:
         """Return the rate in force at the last step, `lr * scale`, one for each parameter group.
@@ -165,18 +182,16 @@ class Zenith(SGD):
             closure: reevaluates the model and returns the loss, as for any torch optimizer.
             grad_norm: the L2 norm of the gradients over all parameters before clipping, if it is
                 known already: what `torch.nn.utils.clip_grad_norm_` returns. It is recorded as it
-                is given, and no norm is computed: a NaN that it hides is not found.
+                is given, and no norm is computed: a NaN that it hides is not found. Beside a
+                `closure` it is the norm of the gradients that the closure leaves.
 
         Returns:
             What `closure` returned, or None.
 
         Raises:
-            ValueError: if `grad_norm` is negative, is not one number, or comes with a `closure`.
+            TypeError: if `grad_norm` is neither a number nor a tensor.
+            ValueError: if `grad_norm` is negative, or is not one number.
         """
-        if closure is not None and grad_norm is not None:
-            raise ValueError(
-                f"`grad_norm` must be None where `closure` computes the gradient, got {grad_norm!r}"
-            )
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -189,7 +204,9 @@ class Zenith(SGD):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, the schedule's among it, as `torch.save` can write it."""
-        self._mirror()
+        state = tensors(self._state, self._dtype, self._home())
+        take_out(self.param_groups)
+        self._state = state  # in the first group from now on
         # torch.distributed.checkpoint wants an entry for every parameter as soon as there is one
         # for any; but on a fresh optimizer none at all, or it would not fill in the momentum.
         if self.state or not any(group["momentum"] for group in self.param_groups):
@@ -209,13 +226,22 @@ class Zenith(SGD):
         super().load_state_dict({"state": {}, **state_dict})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, also in the middle of a run: the schedule goes on as it was."""
+        """Add a parameter group, also in the middle of a run: the schedule goes on as it was.
+
+        Raises:
+            TypeError, ValueError: as the constructor does.
+        """
+        if isinstance(param_group, dict):
+            self._check_group(param_group)
+            if KEYS[0] in param_group:  # a group of another Zenith, whose schedule stays there
+                param_group = {key: x for key, x in param_group.items() if key not in KEYS}
         super().add_param_group(param_group)
+        for name in OWN:
+            param_group.pop(name, None)
         self._dtype = dtype_for(p for group in self.param_groups for p in group["params"])
 
     def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("window", "nonfinite", "max_grad_norm")}
-        self._mirror()
+        own = {name: getattr(self, name) for name in (*OWN, "_holder")}
         return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -224,21 +250,19 @@ class Zenith(SGD):
         groups = state["param_groups"]
         dtype = dtype_for(p for group in groups for p in group["params"])
         window = state["window"] if "window" in state else self.window  # noqa: SIM401
-        loaded = _state_of(groups)
+        loaded = take_out(groups) or take_out([state.get("_holder", {})])
         # A state_dict of torch.optim.SGD has none, and the schedule starts empty.
         loaded = core.init(window) if loaded is None else restored(loaded, window, dtype)
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         for group in self.param_groups:
             group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
-        self._dtype, self._rates, self._schedule = dtype, [], {}
+        self._dtype, self._rates, self._holder = dtype, [], {}
         self._state = tensors(loaded, dtype, self._home())
-        self._mirror()
 
     def __repr__(self) -> str:
-        groups = self.param_groups
+        groups, own = self.param_groups, {name: getattr(self, name) for name in OWN}
         self.param_groups = [
-            {key: value for key, value in group.items() if key not in _FIELDS}
-            | {"window": self.window}
+            {key: value for key, value in group.items() if key not in KEYS} | own
             for group in groups
         ]
         try:
@@ -246,27 +270,27 @@ class Zenith(SGD):
         finally:
             self.param_groups = groups
 
-    # A dictionary holds the state, since a compiled step loses an attribute that it sets anew.
-
     @property
     def _state(self) -> ZenithState:
-        return ZenithState(*self._schedule.values())
+        """The state that a group holds; where that group was removed, what it held last."""
+        return state_in(holder_in(self.param_groups) or self._holder)
 
     @_state.setter
     def _state(self, state: ZenithState) -> None:
-        self._schedule.update(zip(_FIELDS, state, strict=True))
+        holder = holder_in(self.param_groups) or next(iter(self.param_groups), self._holder)
+        if holder is not self._holder:  # a compiled step loses an attribute that it sets anew
+            self._holder = holder
+        put(holder, state)
 
-    def _mirror(self) -> None:
-        """Copy the state into param_groups[0], where a checkpoint finds it.
-
-        `torch.distributed.checkpoint` carries nothing else but the state of parameters, which it
-        would cast to the parameters' own dtype.
-        """
-        for group in self.param_groups:
-            for field in _FIELDS:
-                group.pop(field, None)
-        state = tensors(self._state, self._dtype, self._home())
-        self.param_groups[0].update(zip(_FIELDS, state, strict=True))
+    def _check_group(self, group: dict[str, Any]) -> None:
+        checked_params(group.get("params", ()))
+        checked_options(group)
+        for name in OWN:  # a wrapper puts the constructor's own arguments into its groups
+            if name in group and group[name] != getattr(self, name):
+                raise ValueError(
+                    f"`{name}` is an option of the whole optimizer and not of a group, "
+                    f"got {group[name]!r}"
+                )
 
     def _home(self) -> torch.device:
         """Where the schedule's tensors belong: with the first parameter."""
@@ -281,7 +305,9 @@ class Zenith(SGD):
         has_sparse_grad = self._init_group(  # type: ignore[no-untyped-call]
             group, params, grads, momentum_buffers
         )
-        return Batch(group, params, grads, momentum_buffers, has_sparse_grad)
+        if group["fused"] and has_lazy(grads):
+            grads = [grad.resolve_conj().resolve_neg() for grad in grads]
+        return Batch(plain(group), params, grads, momentum_buffers, has_sparse_grad)
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
         norms, raw_norms = self._measure(batches, grad_norm)
@@ -291,10 +317,10 @@ class Zenith(SGD):
         raw_norm = norm if raw_norms is norms else norm_or_number(raw_norms)
         found_inf = getattr(self, "found_inf", None)
         ignored = is_ignored(raw_norm, [batch.group["lr"] for batch in batches], found_inf)
-        before = self._state
+        before = self._present(norm)
         self._state = state = advance(before, norm, ignored, self._dtype)
         scale, keep = state.scale, self._keep(state.skipped == before.skipped)
-        if not isinstance(norm, Tensor) or _sparse_kernels_wait(batches):
+        if not isinstance(norm, Tensor) or sparse_kernels_wait(batches):
             scale, keep = float(scale), bool(keep)
         if ignored is not True:
             # In place, since a compiled step loses an attribute that it sets anew.
@@ -303,10 +329,18 @@ class Zenith(SGD):
             return
         if self.max_grad_norm is not None:
             params = [param for batch in batches for param in batch.params]
-            _clip(params, self.max_grad_norm, norm_of(raw_norms))
+            clip(params, self.max_grad_norm, norm_of(raw_norms))
         with torch.set_grad_enabled(self.defaults["differentiable"]):
             for batch in batches:
                 self._descend(batch, scale, keep if isinstance(keep, Tensor) else None)
+
+    def _present(self, norm: float | Tensor) -> ZenithState:
+        """The state before a step with this norm; one that was loaded is checked first."""
+        state = self._state
+        read = isinstance(state.norms, Tensor) and not isinstance(norm, Tensor)
+        if read or len(state.norms) != self.window:
+            state = restored(state, self.window, self._dtype)
+        return state
 
     def _descend(self, batch: Batch, scale: float | Tensor, keep: Tensor | None) -> None:
         descend(batch, scale, keep, getattr(self, "grad_scale", None))
@@ -345,29 +379,5 @@ class Zenith(SGD):
         return keep if found_inf is None else (found_inf == 0) & keep
 
 
-def _state_of(groups: list[dict[str, Any]]) -> ZenithState | None:
-    """The state that a checkpoint has put into one of its parameter groups."""
-    for group in groups:
-        if found := [field for field in _FIELDS if field in group]:
-            if missing := [field for field in _FIELDS if field not in found]:
-                raise ValueError(f"the state_dict of a Zenith lacks {', '.join(missing)}")
-            return ZenithState(*(group[field] for field in _FIELDS))
-    return None
-
-
 def _number(value: float | Tensor) -> float:
     return value.item() if isinstance(value, Tensor) else float(value)
-
-
-def _sparse_kernels_wait(batches: list[Batch]) -> bool:
-    sparse = any(batch.has_sparse_grad for batch in batches)
-    return sparse and not torch.compiler.is_compiling()
-
-
-def _clip(params: list[Tensor], max_norm: float, norm: Tensor) -> None:
-    """torch.nn.utils.clip_grad_norm_ by a norm that is known, and no pass where nothing is cut."""
-    if on_host(norm) and max_norm / (norm + 1e-6) >= 1:
-        return
-    # The foreach form refuses DTensors of several meshes, and a mixture of DTensor and Tensor.
-    foreach = False if any(hasattr(p.grad, "device_mesh") for p in params) else None
-    torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm, foreach=foreach)

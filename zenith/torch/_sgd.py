@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-__all__ = ["Batch", "descend"]
+from zenith.torch._norm import on_host
+
+__all__ = ["Batch", "clip", "descend", "has_lazy", "sparse_kernels_wait"]
 
 Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]  # what the foreach functions take
 
@@ -54,6 +56,31 @@ def descend(
         step(part, scale.to(device), None if keep is None else keep.to(device), grad_scale)
         for i, buffer in zip(indices, part.momentum_buffers, strict=False):
             buffers[i] = buffer
+
+
+def clip(params: list[Tensor], max_norm: float, norm: Tensor) -> None:
+    """torch.nn.utils.clip_grad_norm_ by a norm that is known, and no pass where nothing is cut."""
+    if on_host(norm) and max_norm / (norm + 1e-6) >= 1:
+        return
+    # The foreach form refuses DTensors of several meshes, a mixture of DTensor and Tensor, and
+    # gradients that are conjugated or negated lazily.
+    grads = [p.grad for p in params if p.grad is not None]
+    one_by_one = any(hasattr(g, "device_mesh") for g in grads) or has_lazy(grads)
+    foreach = False if one_by_one else None
+    torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm, foreach=foreach)
+
+
+def has_lazy(grads: Tensors) -> bool:
+    """Whether some are conjugated or negated lazily, which a kernel that writes them refuses."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(map(Tensor.is_neg, grads)) or any(map(Tensor.is_conj, grads))
+
+
+def sparse_kernels_wait(batches: list[Batch]) -> bool:
+    """Whether a gradient is sparse, whose kernels read the rate anyway."""
+    sparse = any(batch.has_sparse_grad for batch in batches)
+    return sparse and not torch.compiler.is_compiling()
 
 
 def _sgd(
@@ -103,7 +130,7 @@ def _on_device(batch: Batch, scale: Tensor, keep: Tensor | None, grad_scale: Ten
     order, so the step is SGD's to the last bit while `scale` is 1.
     """
     group = batch.group
-    params, grads = _local(batch.params), _local(batch.grads)
+    params, grads = _elements(batch.params), _elements(batch.grads)
     if grad_scale is not None:
         grads = torch._foreach_div(grads, grad_scale)
     if group["maximize"]:
@@ -127,7 +154,7 @@ def _momentum(batch: Batch, grads: Tensors, keep: Tensor | None) -> Tensors:
     for i, is_fresh in enumerate(fresh):
         if is_fresh:
             batch.momentum_buffers[i] = torch.zeros_like(batch.grads[i])
-    buffers = _local(batch.momentum_buffers)
+    buffers = _elements(batch.momentum_buffers)
 
     momentum = batch.group["momentum"]
     directions: Tensors = torch._foreach_mul(buffers, momentum)
@@ -149,9 +176,13 @@ def _by_device(tensors: Tensors) -> list[list[int]]:
     return list(indices.values())
 
 
-def _local(tensors: Sequence[Any]) -> Tensors:
-    """Each rank's own part of a DTensor: what SGD does to an element depends on no other."""
-    return [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+def _elements(tensors: Sequence[Any]) -> Tensors:
+    """Each rank's own part of a DTensor, and of a complex tensor its real and imaginary parts.
+
+    What SGD does to an element depends on no other, and a step of 0 leaves each sign as it is.
+    """
+    local = [t.to_local() if hasattr(t, "to_local") else t for t in tensors]
+    return [torch.view_as_real(t.resolve_conj()) if t.is_complex() else t for t in local]
 
 
 def _widened(tensor: Tensor) -> Tensor:
