@@ -343,13 +343,6 @@ def test_a_gradient_of_zero_has_no_nan_in_it():
     np.testing.assert_allclose(slope, [-LR, -LR])
 
 
-def test_a_parameter_of_minus_zero_is_skipped_to_the_last_bit():
-    optimizer = with_zenith(optax.adam(LR), window=2)
-    own = jnp.array([-0.0])
-    updates, _ = optimizer.update(jnp.array([jnp.nan]), optimizer.init(own), own)
-    assert bool(jnp.signbit(optax.apply_updates(own, updates))[0])
-
-
 def test_a_schedule_counts_skipped_steps_in_zenith_and_not_inside_of_with_zenith():
     def rate(count):
         return LR * (count + 1)
@@ -421,6 +414,17 @@ def test_what_relies_on_its_own_updates_goes_outside():
         updates, state = lookahead.update(jnp.array([size]), state, own)
         own = optax.apply_updates(own, updates)
     assert float(own.fast[0]) == float(own.slow[0]) == pytest.approx(1 - (LR + 0.25 * LR) / 2)
+
+
+def test_a_lookahead_that_resets_its_state_empties_the_schedule():
+    lookahead = optax.lookahead(sgd_under_zenith(LR, 3), 2, 0.5, reset_state=True)
+    own = optax.LookaheadParams.init_synced(jnp.ones(1))
+    state, counts = lookahead.init(own), []
+    for _ in range(4):
+        updates, state = lookahead.update(jnp.ones(1), state, own)
+        own = optax.apply_updates(own, updates)
+        counts.append(int(zenith_state(state).count))
+    assert counts == [1, 0, 1, 0]
 
 
 def test_a_partition_has_its_own_norm_unless_zenith_is_outermost():

@@ -1,10 +1,12 @@
 """The schedule's state as JAX arrays, the call that advances it, and its place in an optimizer."""
 
+from numbers import Number
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.typing import ArrayLike
 
 from zenith import core
@@ -13,19 +15,27 @@ from zenith.core import ZenithState
 __all__ = ["init", "observe", "set_zenith_state", "zenith_state"]
 
 
-def init(window: int, params: Any) -> ZenithState:
+def init(window: int, params: optax.Params) -> ZenithState:
     """Return the state before the first norm, as arrays that share no buffer."""
-    dtypes = (jnp.result_type(leaf) for leaf in jax.tree.leaves(params))
-    wide = any(dtype in (jnp.float64, jnp.complex128) for dtype in dtypes)
+    leaves = jax.tree.leaves(params)  # of an Equinox module its functions as well
+    numbers = [leaf for leaf in leaves if hasattr(leaf, "dtype") or isinstance(leaf, Number)]
+    wide = any(jnp.result_type(x) in (jnp.float64, jnp.complex128) for x in numbers)
     return _arrays(core.init(window), jnp.float64 if wide else jnp.float32)
 
 
-def observe(state: ZenithState, grads: Any, grad_norm: ArrayLike | None) -> ZenithState:
+def observe(
+    state: ZenithState, grads: optax.Updates, grad_norm: ArrayLike | None, window: int
+) -> ZenithState:
     """Return the state after this gradient: as it was, if the tree holds no gradient at all.
 
     Raises:
-        ValueError: if `grad_norm` is no real scalar.
+        ValueError: if the state is not of this window, or `grad_norm` is no real scalar.
     """
+    if state.norms.shape != (window,):  # restored by what does not look at shapes
+        raise ValueError(
+            f"`window` of this transformation is {window}, so the norms of its state must have "
+            f"shape ({window},), got {state.norms.shape}"
+        )
     dtype = state.norms.dtype
     if grad_norm is None:
         leaves = jax.tree.leaves(grads)
@@ -38,7 +48,7 @@ def observe(state: ZenithState, grads: Any, grad_norm: ArrayLike | None) -> Zeni
     return core.update(state, norm.astype(dtype), jnp)
 
 
-def zenith_state(opt_state: Any) -> ZenithState:
+def zenith_state(opt_state: optax.OptState) -> ZenithState:
     """Return the one `ZenithState` inside the state of an optimizer, however it is nested.
 
     It can be asked inside of `jax.jit`, and copies nothing from the device.
@@ -59,7 +69,7 @@ def zenith_state(opt_state: Any) -> ZenithState:
     return _only(opt_state)[1]
 
 
-def set_zenith_state(opt_state: Any, state: ZenithState) -> Any:
+def set_zenith_state(opt_state: optax.OptState, state: ZenithState) -> optax.OptState:
     """Return `opt_state` with `state` in the place that `zenith_state` finds.
 
     Args:
@@ -100,7 +110,7 @@ def _put(x: jax.Array, place: Any) -> jax.Array:
     return jax.device_put(x, getattr(place, "sharding", None))  # which a traced array has not
 
 
-def _only(opt_state: Any) -> tuple[Any, ZenithState]:
+def _only(opt_state: optax.OptState) -> tuple[Any, ZenithState]:
     leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_is_zenith_state)
     found = [(path, leaf) for path, leaf in leaves if _is_zenith_state(leaf)]
     if len(found) != 1:

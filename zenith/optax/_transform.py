@@ -1,7 +1,7 @@
 """`zenith`, `scale_by_zenith` and `with_zenith`: the schedule as optax transformations."""
 
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,10 +38,13 @@ def scale_by_zenith(window: int = 500) -> optax.GradientTransformationExtraArgs:
     under `jax.jit` it is global. Inside `shard_map` and `pmap` only the local part is visible: sum
     over the devices there, or hand the norm to `update` as `grad_norm`.
 
-    Put it first, before any clipping: a clipped norm is constant, and the factor would stay 1. In
+    Put it first, before any clipping: a clipped norm is constant, and the factor would stay 1, of
+    which a `zenith.logs.MetricLog` warns that is handed `zenith.metrics(state)`. In
     `chain(scale_by_zenith(), sgd(lr, momentum))` the factor of a step goes into the momentum; in
     `with_zenith(sgd(lr, momentum))`, and so in `zenith`, it multiplies what comes out, as a
     learning rate does. The two are the same without momentum.
+
+    Updates keep their dtype, but integers, which become floats: the product is no integer.
 
     It owns no step: a gradient that is not finite leaves the schedule as it was, counts in
     `skipped`, and goes through.
@@ -58,7 +61,7 @@ def scale_by_zenith(window: int = 500) -> optax.GradientTransformationExtraArgs:
     Raises:
         TypeError: if `window` is not a Python integer. (Under `optax.inject_hyperparams` pass
             `static_args=("window",)`, or it is traced.)
-        ValueError: if `window` is less than 1.
+        ValueError: if `window` is less than 1; by `update`, if the state is of another window.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -86,14 +89,16 @@ def scale_by_zenith(window: int = 500) -> optax.GradientTransformationExtraArgs:
         **extra_args: Any,
     ) -> tuple[optax.Updates, ZenithState]:
         del params, extra_args
-        state = observe(state, updates, grad_norm)
+        state = observe(state, updates, grad_norm, window)
         return _scaled(updates, state.scale), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
 def with_zenith(
-    inner: optax.GradientTransformation, window: int = 500, nonfinite: str = "skip"
+    inner: optax.GradientTransformation,
+    window: int = 500,
+    nonfinite: Literal["skip", "propagate"] = "skip",
 ) -> optax.GradientTransformationExtraArgs:
     """Put any optimizer under ZENITH: measure what comes in, scale what `inner` puts out.
 
@@ -106,7 +111,8 @@ def with_zenith(
 
     What relies on its own updates being applied as they are goes outside: `optax.lookahead` and
     `optax.contrib.schedule_free` around `zenith(...)`, not inside of `with_zenith`; `optax.lbfgs`
-    with `value_and_grad_from_state`, not at all.
+    with `value_and_grad_from_state`, not at all. `optax.lookahead` with `reset_state=True` empties
+    the schedule at each synchronization: a window longer than its period never fills.
 
     Args:
         inner: an optimizer whose updates may be scaled, as a learning rate scales them.
@@ -121,7 +127,8 @@ def with_zenith(
 
     Raises:
         TypeError: if `window` is not a Python integer.
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range; by `update`, if the state is of another
+            window.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -151,17 +158,15 @@ def with_zenith(
         grad_norm: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, WithZenithState]:
-        before, after = state.zenith, observe(state.zenith, updates, grad_norm)
+        after = observe(state.zenith, updates, grad_norm, window)
         if grad_norm is not None:
             extra_args["grad_norm"] = grad_norm
         updates, new_inner = inner.update(updates, state.inner, params, **extra_args)
         if nonfinite == "propagate":
             return _scaled(updates, after.scale), WithZenithState(after, new_inner)
-        accepted = after.skipped == before.skipped
+        accepted = after.skipped == state.zenith.skipped
         updates, new_inner = _kept(accepted, updates, new_inner, state.inner)
-        # -0 and not 0: what a parameter of -0 leaves as it is.
-        zeros = jax.tree.map(lambda update: -jnp.zeros_like(update), updates)
-        updates = _where(accepted, _scaled(updates, after.scale), zeros)
+        updates = _or_nothing(accepted, _scaled(updates, after.scale))
         return updates, WithZenithState(after, new_inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -173,7 +178,7 @@ def zenith(
     momentum: float | None = None,
     nesterov: bool = False,
     accumulator_dtype: Any = None,
-    nonfinite: str = "skip",
+    nonfinite: Literal["skip", "propagate"] = "skip",
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.sgd` that sets its own rate from the history of the gradient norm.
 
@@ -200,7 +205,8 @@ def zenith(
 
     Raises:
         TypeError: if `window` is not a Python integer.
-        ValueError: if an argument is out of its range.
+        ValueError: if an argument is out of its range; by `update`, if the state is of another
+            window.
 
     Examples:
         >>> import jax.numpy as jnp, optax
@@ -221,9 +227,24 @@ def zenith(
         descent = optax.identity()
     else:
         descent = optax.trace(momentum, nesterov, accumulator_dtype)
-    return optax.chain(
+    chain = optax.chain(
         with_zenith(descent, window, nonfinite), optax.scale_by_learning_rate(learning_rate)
     )
+    if nonfinite == "propagate":
+        return chain
+
+    def update(
+        updates: optax.Updates,
+        state: optax.OptState,
+        params: optax.Params | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, optax.OptState]:
+        before = state[0].zenith.skipped
+        updates, state = chain.update(updates, state, params, **extra_args)
+        # Once more: times the rate, the -0 of a skipped step has become 0.
+        return _or_nothing(state[0].zenith.skipped == before, updates), state
+
+    return optax.GradientTransformationExtraArgs(chain.init, update)
 
 
 def _check_window(window: Any) -> None:
@@ -236,14 +257,17 @@ def _check_window(window: Any) -> None:
 
 
 def _scaled(updates: optax.Updates, scale: jax.Array) -> optax.Updates:
-    """The updates times the scale: each in its own dtype, multiplied in the wider of the two."""
+    """The updates times the scale: each in its own dtype, multiplied in the wider of the two.
 
-    def scaled(update: Any) -> jax.Array:
+    Of integers and booleans the product is of the dtype of the scale.
+    """
+
+    def scaled(update: ArrayLike) -> jax.Array:
         update = jnp.asarray(update)
+        if not jnp.issubdtype(update.dtype, jnp.inexact):
+            update = update.astype(scale.dtype)
         wide = update.dtype  # jnp.promote_types refuses some pairs, under strict promotion most
-        if not jnp.iscomplexobj(update) and (
-            wide.itemsize < scale.dtype.itemsize or not jnp.issubdtype(wide, jnp.inexact)
-        ):
+        if not jnp.iscomplexobj(update) and wide.itemsize < scale.dtype.itemsize:
             wide = scale.dtype
         return (update.astype(wide) * scale.astype(wide)).astype(update.dtype)
 
@@ -262,6 +286,11 @@ def _kept(
     leaves = (jax.tree.leaves(tree) for tree in (new, kept))
     selected = {id(before): after for before, after in zip(*leaves, strict=True)}
     return jax.tree.map(lambda update: selected.get(id(update), update), updates), kept
+
+
+def _or_nothing(accepted: jax.Array, updates: optax.Updates) -> optax.Updates:
+    """The updates if `accepted`, or else -0, which also leaves a parameter of -0 as it is."""
+    return _where(accepted, updates, jax.tree.map(lambda u: -jnp.zeros_like(u), updates))
 
 
 def _where(condition: jax.Array, chosen: Any, other: Any) -> Any:
