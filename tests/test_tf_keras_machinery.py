@@ -188,6 +188,22 @@ if BACKEND == "jax":
     import subprocess
     import sys
 
+    import jax
+    import jax.experimental.sparse
+
+    def test_a_sparse_gradient_whose_rows_repeat_is_its_dense_one():
+        rows = jax.numpy.asarray([[1.0, 2.0], [2.0, 2.0], [5.0, 0.0]])
+        places = jax.numpy.asarray([[0], [0], [2]])
+        sparse = jax.experimental.sparse.BCOO((rows, places), shape=(4, 2))
+        found = []
+        for gradient in (sparse, sparse.todense()):
+            own, optimizer = [keras.Variable(np.ones((4, 2)))], Zenith(0.1, window=1, momentum=0.9)
+            for _ in range(2):
+                optimizer.apply([gradient], own)
+            assert float(optimizer.zenith_state.mean) == pytest.approx(50**0.5, rel=1e-6)
+            found.append(arrays(own)[0])
+        np.testing.assert_allclose(*found, rtol=1e-6)
+
     SCRIPT = """
 import json, sys
 import keras, numpy as np

@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import partial
 
 import keras
 import numpy as np
@@ -22,7 +23,7 @@ from _keras import (
 from _reference import scales
 
 import zenith
-from zenith.tf import Zenith
+from zenith.tf import Zenith, ZenithSchedule
 
 WINDOW = 4
 STEPS = 14
@@ -197,6 +198,18 @@ def test_the_callers_norm_decides_what_is_finite():
     apply(optimizer, own, 0, grad_norm=float("nan"))
     assert_same(arrays(own), before)
     assert plain(optimizer.zenith_state)["skipped"] == 1
+
+
+@pytest.mark.parametrize("negative", [-1, -1.0, np.float32(-1.0), np.array(-1.0)])
+def test_a_negative_norm_is_refused_where_it_is_known_and_else_skipped(negative):
+    own, optimizer, schedule = variables(), Zenith(LR), ZenithSchedule(LR)
+    for call in (partial(apply, optimizer, own, 0), schedule.observe):
+        with pytest.raises(ValueError, match="`grad_norm` must be >= 0, got "):
+            call(grad_norm=negative)
+        call(grad_norm=tensors([negative])[0])
+    for each in (optimizer, schedule):
+        state = plain(each.zenith_state)
+        assert (state["count"], state["skipped"]) == (0, 1)
 
 
 def test_a_norm_that_is_no_scalar_is_refused():

@@ -37,7 +37,7 @@ class Pair(keras.Model):
                 loss = size * tf.reduce_mean(tf.abs(part(x)))
                 scaled = optimizer.scale_loss(loss)
             optimizer.apply(tape.gradient(scaled, part.variables), part.variables)
-        return {}
+        return {"loss": loss}
 
 
 def test_each_optimizer_of_a_model_is_logged_by_a_logger_of_its_own():

@@ -96,7 +96,8 @@ class ZenithOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
                 the norm of the mean over them (heeded only where that makes an update).
 
         Raises:
-            ValueError: if the gradients do not match the variables, or `grad_norm` is no scalar.
+            ValueError: if the gradients do not match the variables, or `grad_norm` is no scalar or
+                negative.
         """
         grads = list(grads)
         if not grads:

@@ -1,8 +1,10 @@
 """The global norm of a gradient, in at least float32."""
 
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
+import numpy as np
 from keras import backend, ops
 
 __all__ = ["as_norm", "global_norm"]
@@ -26,8 +28,11 @@ def as_norm(grad_norm: Any, dtype: str) -> Any:
     """Return a norm that the caller knows already as a scalar of `dtype`.
 
     Raises:
-        ValueError: if it is no scalar.
+        ValueError: if it is no scalar, or is negative and can be read without waiting.
     """
+    known = isinstance(grad_norm, Real | np.ndarray)
+    if known and np.any(np.less(grad_norm, 0)):
+        raise ValueError(f"`grad_norm` must be >= 0, got {grad_norm!r}")
     norm = ops.convert_to_tensor(grad_norm, dtype)
     if len(norm.shape) > 0:
         raise ValueError(f"`grad_norm` must be a scalar, got shape {tuple(norm.shape)}")
@@ -62,6 +67,8 @@ def _sum_of_squares(entries: Any) -> Any:
 
 
 def _entries(grad: Any, dtype: str) -> Any:
+    if hasattr(grad, "todense"):
+        grad = grad.todense()  # a sparse array of JAX, whose entries may repeat
     if type(grad).__name__ != "IndexedSlices":
         return ops.cast(grad, dtype)
     # Rows of one id are neighbours once sorted, and so need no table as large as the embedding.

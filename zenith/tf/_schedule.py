@@ -76,7 +76,7 @@ class ZenithSchedule(keras.optimizers.schedules.LearningRateSchedule, Trackable)
             grad_norm: or their global norm, a scalar, where the caller knows it already.
 
         Raises:
-            ValueError: if both are given or neither is, or `grad_norm` is no scalar.
+            ValueError: if both are given or neither is, or `grad_norm` is no scalar or negative.
         """
         if (grads is None) == (grad_norm is None):
             raise ValueError("`observe` takes `grads` or `grad_norm`, one and not the other")
