@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 import zenith
-from zenith.torch import Zenith
+from zenith.torch import Zenith, ZenithLR
 
 WINDOW = 3
 SIZES = (1.0, 2.0, 0.5, 0.2, 3.0, 0.1, 0.1, 1.0)  # of the targets: they move the scale
@@ -140,11 +141,34 @@ def fsdp(precision: str, offload: bool) -> dict[str, Any]:
     return run_of(model, found, norms=norms, collectives=seen.calls)
 
 
+def zero_redundancy(told: str) -> dict[str, Any]:
+    """Two weights, of which each rank steps one; every rank has both gradients, as with DDP."""
+    with warnings.catch_warnings():  # torch scripts what it has deprecated itself
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch.distributed.optim import ZeroRedundancyOptimizer
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    if told == "ZenithLR":
+        optimizer: Any = ZeroRedundancyOptimizer(weights, torch.optim.SGD, lr=0.1)
+        keeper: Any = ZenithLR(optimizer, window=1)
+    else:
+        optimizer = ZeroRedundancyOptimizer(weights, Zenith, lr=0.1, window=1)
+        keeper = optimizer.optim
+    rates = []
+    for first, second in ((4.0, 1.0), (2.0, 1.0)):
+        weights[0].grad, weights[1].grad = torch.tensor([first]), torch.tensor([second])
+        norm = get_total_norm([weight.grad for weight in weights])
+        optimizer.step(**({"grad_norm": norm} if told == "grad_norm" else {}))
+        rates += keeper.get_last_lr()
+    return {"rates": rates, "weights": [weight.item() for weight in weights]}
+
+
 FSDP = [(precision, offload) for precision in ("float32", "bfloat16") for offload in (False, True)]
+TOLD = ("nothing", "grad_norm", "ZenithLR")
 SCENARIOS = {
     "pipeline": pipeline,
     "accumulated": accumulated,
     **{f"fsdp-{p}-{o}": partial(fsdp, p, o) for p, o in FSDP},
+    **{f"zero-{told}": partial(zero_redundancy, told) for told in TOLD},
 }
 
 
@@ -194,6 +218,20 @@ def test_fsdp_in_mixed_precision_and_with_cpu_offload(
         expected = alone()["scales"]
         assert runs[0]["scales"] == pytest.approx(expected, abs=0.02)
         assert runs[0]["scales"] != pytest.approx(expected, abs=ROUNDING)
+
+
+@pytest.mark.parametrize("told", TOLD)
+def test_zero_redundancy_optimizer_is_right_where_it_is_told_the_norm(
+    two: Group, told: str
+) -> None:
+    """Norms sqrt(17) and sqrt(5) of the whole, 4 and 2 of rank 0's part, 1 and 1 of rank 1's."""
+    whole = 0.1 * math.sqrt(5 / 17)
+    assert whole == pytest.approx(0.0542, abs=5e-5)
+    expected = (0.05, 0.1) if told == "nothing" else (whole, whole)
+    for run, rate in zip(two.results(f"zero-{told}"), expected, strict=True):
+        assert run["rates"] == pytest.approx([0.1, rate], rel=1e-6)
+        weights = [-0.1 * 4 - expected[0] * 2, -0.1 * 1 - expected[1] * 1]
+        assert run["weights"] == pytest.approx(weights, rel=1e-6)
 
 
 # --- a rank that is killed

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from _reference import ROUNDING
-from _trainers import CUT, plain_loop, zenith
+from _trainers import CUT, Network, loader, plain_loop, zenith
+from accelerate import Accelerator
 
 import zenith as package
 
@@ -49,3 +50,29 @@ def test_two_processes_take_the_steps_of_one_and_resume(tmp_path):
     resumed = launched(tmp_path, "--resume")
     assert resumed["rates"] == whole["rates"][CUT:], "to the last bit"
     assert resumed["weights"] == whole["weights"]
+
+
+def test_it_hands_a_norm_on():
+    """As docs/clipping.md has it: Accelerate's own optimizer passes no keyword on."""
+    accelerator = Accelerator(cpu=True)
+    model = Network()
+    optimizer, _ = zenith(model.parameters())
+    known = {}
+
+    def with_norm(_, args, kwargs):
+        return args, {**kwargs, **known}
+
+    optimizer.register_step_pre_hook(with_norm)
+    prepared, stepper, data = accelerator.prepare(model, optimizer, loader())
+    rates = []
+    for batch in data:
+        stepper.zero_grad()
+        accelerator.backward(prepared(**batch)["loss"])
+        known["grad_norm"] = accelerator.clip_grad_norm_(prepared.parameters(), 1e-3)
+        stepper.step()
+        rates += optimizer.get_last_lr()
+    wanted_rates, wanted_weights = plain_loop(lambda p: zenith(p, max_grad_norm=1e-3))
+    assert min(rates) < 0.08
+    assert rates == pytest.approx(wanted_rates, rel=1e-6)
+    weights = [p.detach() for p in model.parameters()]
+    torch.testing.assert_close(weights, wanted_weights, rtol=1e-5, atol=1e-6)

@@ -5,7 +5,7 @@ import csv
 import pytest
 import torch
 from _trainers import CUT, STEPS, WINDOW, Network, loader, plain_loop, zenith, zenith_lr
-from lightning import Callback, LightningModule, Trainer
+from lightning import Callback, Fabric, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -102,6 +102,52 @@ def test_its_own_clipping_saturates_the_schedule_and_max_grad_norm_does_not(tmp_
     fit(Digits(max_grad_norm=1e-3), tmp_path / "remedy", [remedy])
     assert remedy.rates == plain_loop(lambda p: zenith(p, max_grad_norm=1e-3))[0]
     assert min(remedy.rates) < 0.08
+
+
+class Manual(Digits):
+    """Clips by hand, and hands the norm on."""
+
+    automatic_optimization = False
+
+    def training_step(self, _, __):
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(self.network(**BATCHES[self.global_step])["loss"])
+        optimizer.step(grad_norm=torch.nn.utils.clip_grad_norm_(self.parameters(), 1e-3))
+
+
+def test_manual_optimization_hands_a_norm_on(tmp_path):
+    seen = RateInForce()
+    weights, _ = fit(Manual(), tmp_path, [seen])
+    wanted_rates, wanted_weights = plain_loop(lambda p: zenith(p, max_grad_norm=1e-3))
+    assert min(wanted_rates) < 0.08
+    # The norm is torch's own there and ZENITH's here, and so is what clipping multiplies by.
+    assert seen.rates == pytest.approx(wanted_rates, rel=1e-6)
+    torch.testing.assert_close(weights, wanted_weights, rtol=1e-5, atol=1e-6)
+
+
+def test_fabric_hands_a_norm_on():
+    """As docs/clipping.md has it: Fabric's own optimizer passes no keyword on."""
+    fabric = Fabric(accelerator="cpu", devices=1)
+    model = Network()
+    optimizer, _ = zenith(model.parameters())
+    known = {}
+
+    def with_norm(_, args, kwargs):
+        return args, {**kwargs, **known}
+
+    optimizer.register_step_pre_hook(with_norm)
+    prepared, stepper = fabric.setup(model, optimizer)
+    rates = []
+    for batch in BATCHES:
+        stepper.zero_grad()
+        fabric.backward(prepared(**batch)["loss"])
+        known["grad_norm"] = fabric.clip_gradients(prepared, stepper, max_norm=1e-3)
+        stepper.step()
+        rates += optimizer.get_last_lr()
+    wanted_rates, wanted_weights = plain_loop(lambda p: zenith(p, max_grad_norm=1e-3))
+    assert rates == pytest.approx(wanted_rates, rel=1e-6)
+    torch.testing.assert_close([p.detach() for p in model.parameters()], wanted_weights, rtol=1e-5, atol=1e-6)
 
 
 def test_accumulated_batches_give_one_norm_for_each_update(tmp_path):
