@@ -92,7 +92,8 @@ def assert_same(ours, theirs):
         np.testing.assert_array_equal(a, b)
 
 
-def assert_close(ours, theirs, tolerance=1e-6):
+# Nine steps that round a product or a sum four times each.
+def assert_close(ours, theirs, tolerance=9 * 4 * 2**-24):
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
