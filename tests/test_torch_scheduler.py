@@ -82,29 +82,47 @@ def test_scheduler_step_may_be_called_as_often_as_one_likes(calls, zero_first):
     assert scheduler.last_epoch == calls * len(NORMS)
 
 
-def test_it_writes_group_lr_and_reports_it():
+def test_it_reports_the_rates_in_force_and_leaves_those_of_the_groups():
     a, b = scalar(), scalar()
     optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b], "lr": 0.5}], lr=2.0)
     scheduler = ZenithLR(optimizer, window=1)
-    assert scheduler.get_last_lr() == [2.0, 0.5]
+    assert scheduler.get_last_lr() == scheduler._last_lr == [2.0, 0.5]
     for norm in (4.0, 1.0):
         a.grad = torch.full_like(a, norm)
         optimizer.step()
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.125]
-    assert scheduler.get_last_lr() == [0.5, 0.125]
-    assert scheduler.base_lrs == [2.0, 0.5]
+    assert a.item() == -2.0 * 4 - 2.0 / 4 * 1
+    assert [group["lr"] for group in optimizer.param_groups] == [2.0, 0.5]
+    assert scheduler.get_last_lr() == scheduler._last_lr == [0.5, 0.125]
+    assert scheduler.get_lr() == [2.0, 0.5]
+
+
+def test_metrics_are_those_of_the_last_step():
+    weight = scalar()
+    optimizer = torch.optim.SGD([weight], lr=2.0)
+    scheduler = ZenithLR(optimizer, window=2)
+    names = ["lr", "grad_norm", "mean", "zenith", "scale", "count", "skipped"]
+    assert list(scheduler.zenith_metrics()) == names
+    assert list(scheduler.zenith_metrics().values()) == [2.0, 0.0, 0.0, 0.0, 1.0, 0, 0]
+    drive(optimizer, scheduler, weight, [4.0, 4.0, 2.0, math.nan])
+    optimizer.param_groups[0]["lr"] = 7.0  # of the next step
+    assert list(scheduler.zenith_metrics().values()) == [1.5, 2.0, 3.0, 4.0, 0.75, 3, 1]
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])
-def test_a_tensor_lr_is_filled_in_place(shape):
+def test_a_tensor_lr_is_the_same_object_with_the_same_value_between_steps(shape):
     weight = scalar()
     lr = torch.full(shape, 0.5)
     optimizer = torch.optim.SGD([weight], lr=lr)
     scheduler = ZenithLR(optimizer, window=1)
+    inside = []
+    optimizer.register_step_pre_hook(lambda o, *_: inside.append(o.param_groups[0]["lr"].item()))
     drive(optimizer, scheduler, weight, [4.0, 1.0])
+    assert inside == [0.5, 0.125]
+    assert weight.item() == -0.5 * 4 - 0.125
     assert optimizer.param_groups[0]["lr"] is lr
-    assert lr.item() == 0.125
+    assert lr.item() == 0.5
     held = scheduler.get_last_lr()[0]
+    assert (held.shape, held.dtype, held.item()) == (lr.shape, lr.dtype, 0.125)
     drive(optimizer, scheduler, weight, [2.0])
     assert held.item() == 0.125  # a copy, as of every LRScheduler
 
@@ -131,23 +149,32 @@ def test_with_a_closure_the_gradient_is_measured_when_it_has_returned_and_once(a
     assert scheduler.zenith_state.count == 3
 
 
-def test_lbfgs_which_calls_its_closure_often_is_measured_once_a_step():
+def test_lbfgs_is_measured_once_a_step_and_applies_each_scale_one_step_late():
     weight = scalar(8.0)
-    optimizer = torch.optim.LBFGS([weight], lr=0.1, max_iter=5)
+    optimizer = torch.optim.LBFGS([weight], lr=0.5, max_iter=1)
     scheduler = ZenithLR(optimizer, window=1)
-    calls = []
 
     def closure():
         optimizer.zero_grad()
-        loss = weight.pow(4).sum()
+        assert optimizer.param_groups[0]["lr"] == 0.5
+        loss = weight.square().sum() / 2
         loss.backward()
-        calls.append(weight.item())
         return loss
 
-    optimizer.step(closure)
-    assert len(calls) > 1
+    seen = []
+    for _ in range(3):
+        optimizer.step(closure)
+        seen.append(weight.item())
+    # Gradients 8, 7.5, 3.75. The first step is of length lr; of a parabola it then knows all, and
+    # goes lr of the way to its foot, at the scale of the step before: 1, then 7.5/8.
+    assert seen == pytest.approx([7.5, 3.75, 3.75 * (1 - 0.5 * 7.5 / 8)], rel=1e-12)
+    assert scheduler.zenith_state.count == 3
+    assert scheduler.get_last_lr() == [0.5 * 3.75 / 8]
+
+    many = torch.optim.LBFGS([weight], lr=0.1, max_iter=5)
+    scheduler = ZenithLR(many, window=1)
+    many.step(closure)
     assert scheduler.zenith_state.count == 1
-    assert scheduler.zenith_state.norms.item() == 4 * 8.0**3
 
 
 def test_a_known_norm_goes_through_optimizer_step():
@@ -163,8 +190,23 @@ def test_a_known_norm_goes_through_optimizer_step():
     assert rates == pytest.approx([1.0, 1.0, 0.625, 0.25], rel=1e-6)
     with pytest.raises(ValueError, match=r"`grad_norm` must be >= 0, got -1\.0"):
         optimizer.step(grad_norm=-1.0)
-    with pytest.raises(ValueError, match="`grad_norm` must be None where `closure`"):
-        optimizer.step(lambda: 0.0, grad_norm=1.0)
+
+
+def test_a_known_norm_beside_a_closure_is_the_norm_that_holds_after_it():
+    weight, known = scalar(8.0), torch.zeros(())
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    scheduler = ZenithLR(optimizer, window=1)
+
+    def closure():
+        optimizer.zero_grad()
+        weight.square().sum().div(2).backward()
+        known.copy_(torch.nn.utils.clip_grad_norm_([weight], 1.0))
+
+    for _ in range(2):
+        optimizer.step(closure, grad_norm=known)
+    # norms 8 and 7.5 of gradients clipped to 1
+    assert scheduler.zenith_metrics()["grad_norm"] == 7.5
+    assert weight.item() == pytest.approx(8 - 0.5 - 0.5 * 7.5 / 8, abs=1e-6)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -209,10 +251,18 @@ def test_a_step_without_gradients_and_a_phantom_step_change_nothing():
     assert scheduler.zenith_state.count == 0
     optimizer.param_groups[0]["lr"] = 0.0
     weight.grad = torch.zeros_like(weight)
-    optimizer.step()  # would decay the weight if its rate were put back
+    optimizer.step()  # would decay the weight at another rate than its own
     assert weight.item() == 1.0
     assert optimizer.param_groups[0]["lr"] == 0.0
     assert scheduler.zenith_state.count == 0
+    assert scheduler.get_last_lr() == [0.0]  # that of a next step, as there was none
+
+    optimizer.param_groups[0]["lr"] = 0.5
+    drive(optimizer, scheduler, weight, [4.0, 1.0])
+    optimizer.param_groups[0]["lr"] = 0.0
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    assert scheduler.get_last_lr() == [0.125]
 
 
 def test_a_group_added_in_mid_run_is_scheduled_from_its_own_rate():
@@ -233,7 +283,6 @@ def test_a_group_removed_in_mid_run():
     optimizer.param_groups.pop(0)
     drive(optimizer, scheduler, b, [1.0])
     assert scheduler.get_last_lr() == [2.0]
-    assert scheduler.base_lrs == [8.0]
 
 
 def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_loaded():
@@ -242,10 +291,7 @@ def test_a_state_dict_that_does_not_fit_is_refused_and_nothing_is_loaded():
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(torch.optim.SGD([scalar()], lr=1.0), 5)
     with pytest.raises(ValueError, match="lacks window, zenith_state"):
         scheduler.load_state_dict(cosine.state_dict())
-    two = torch.optim.SGD([{"params": [scalar()]}, {"params": [scalar()]}], lr=1.0)
-    with pytest.raises(ValueError, match=r"`base_lrs` must have a rate for each of 1 .* got 2"):
-        scheduler.load_state_dict(ZenithLR(two, window=3).state_dict())
-    assert scheduler.base_lrs == [1.0]
+    assert scheduler.zenith_state.count == 0
 
 
 @pytest.mark.parametrize("saved_after", [0, 2, 3, 6])
@@ -283,7 +329,6 @@ def test_a_checkpoint_of_another_window_is_refused_and_nothing_is_loaded():
     saved = ZenithLR(torch.optim.SGD([scalar()], lr=5.0), window=4).state_dict()
     with pytest.raises(ValueError, match=r"`window` of the state must be .* 3, got 4"):
         scheduler.load_state_dict(saved)
-    assert scheduler.base_lrs == [1.0]
     with pytest.raises(ValueError, match=r"`window` of the state must be .* 3, got 5"):
         scheduler.zenith_state = zenith.init(window=5)
 
@@ -319,7 +364,7 @@ def test_the_state_is_carried_over_from_the_optimizer():
     [
         (lambda o: ZenithLR(o, window=0), ValueError, "`window` must be an integer >= 1, got 0"),
         (lambda o: ZenithLR(o, window=2.0), TypeError, "`window` must be an integer >= 1, got 2.0"),
-        (lambda o: ZenithLR("sgd"), TypeError, "str is not an Optimizer"),
+        (lambda o: ZenithLR("sgd"), TypeError, "torch's step hooks, which a str is not"),
         (lambda o: ZenithLR(Zenith([scalar()])), ValueError, "`optimizer` must not be a Zenith"),
     ],
 )

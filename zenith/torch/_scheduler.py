@@ -1,5 +1,7 @@
 """The scheduler: the same schedule for any torch optimizer."""
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,41 +11,48 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.torch._norm import as_norm, norm_or_number, partial_norms, unscaled
+from zenith.torch._hooks import on_step
+from zenith.torch._norm import as_norm, partial_norms
 from zenith.torch._optimizer import Zenith
-from zenith.torch._state import advance, dtype_for, is_ignored, restored, snapshot, tensors
+from zenith.torch._rates import Loan, Rate, like, scaled
+from zenith.torch._state import dtype_for, observe, restored, snapshot, tensors
 
 __all__ = ["ZenithLR"]
 
+_schedulers: "weakref.WeakKeyDictionary[Optimizer, weakref.ref[ZenithLR]]"
+_schedulers = weakref.WeakKeyDictionary()  # by the optimizer that they scale
+
 
 class ZenithLR(LRScheduler):
-    r"""Scale the learning rate of any optimizer by the history of its gradient norm.
+    """Scale the learning rate of any optimizer by the history of its gradient norm.
 
-    .. math::
-        \eta_t = \eta_0 \cdot \frac{\mu_t}{Z_t}
+    A step is made at `lr * mean / zenith`, where `lr` is each group's own rate, `mean` the mean of
+    the last `window` gradient norms, this step's included, and `zenith` the highest such mean so
+    far; until `window` norms are known at `lr` (see `zenith.torch.Zenith`).
 
-    where :math:`\mu_t` is the mean of the last `window` gradient norms, :math:`Z_t` the highest
-    such mean so far and :math:`\eta_0` each group's initial rate (see `zenith.torch.Zenith`). As
-    every LRScheduler it writes `group["lr"]`. It does so in a hook before `optimizer.step()`, so
-    that the gradient of a step counts in the rate of that step; `scheduler.step()` may be called
-    as often as a training loop likes, or never, and changes nothing.
-
-    It wants its optimizer to itself: it sets the rate from each group's initial one, whatever
-    another scheduler has written. For warm-up, or any other schedule on top, use `Zenith`. An
-    optimizer that reads its rate before it calls its closure, as LBFGS does, applies each rate one
-    step late.
+    `group["lr"]` stays the user's own: a hook puts the scaled rate there as `optimizer.step()`
+    begins, and another puts back what was there as it ends. So warm-up, any other scheduler beside
+    this one, a learning rate finder and a hand that writes `group["lr"]` all compose: ZENITH
+    multiplies what it finds. `scheduler.step()` may be called as often as a training loop likes, or
+    never, and changes no rate. Within a `SequentialLR` it stands for the constant initial rate.
 
     A norm that is known already, such as what `torch.nn.utils.clip_grad_norm_` returns, is handed
-    on by `optimizer.step(grad_norm=...)`. A gradient that is not finite leaves the schedule as it
-    is and counts in `zenith_state.skipped`; the optimizer makes of it what it would.
+    on by `optimizer.step(grad_norm=...)`; beside a closure it is the norm of the gradients that the
+    closure leaves. A gradient that is not finite leaves the schedule as it is and counts in
+    `zenith_state.skipped`; the optimizer makes of it what it would. LBFGS, which reads its rate
+    before it calls its closure, applies each scale one step late.
+
+    The optimizer refers to the scheduler weakly: keep it for as long as it is to scale.
 
     Args:
-        optimizer: any `torch.optim.Optimizer` but `Zenith`, which scales its rate itself.
+        optimizer: any `torch.optim.Optimizer` whose `step` runs torch's step hooks, but `Zenith`,
+            which scales its rate itself.
         window: how many gradient norms the mean is taken over.
 
     Raises:
-        TypeError: if `optimizer` is not an Optimizer or `window` not an integer.
-        ValueError: if `window` is less than 1, or `optimizer` is a `Zenith`.
+        TypeError: if `window` is not an integer, or `optimizer` not an Optimizer, or one that wraps
+            another and whose `step` runs no hooks.
+        ValueError: if `window` is less than 1, or `optimizer` is a `Zenith` or has a `ZenithLR`.
 
     Note:
         A float `group["lr"]` on a GPU has to be read back from the device at every step. A tensor
@@ -56,20 +65,23 @@ class ZenithLR(LRScheduler):
         >>> for gradient in [4.0, 2.0, 1.0]:
         ...     weight.grad = torch.tensor([gradient])
         ...     optimizer.step()
-        ...     print(scheduler.get_last_lr())
-        [0.01]
-        [0.005]
-        [0.0025]
+        ...     print(scheduler.get_last_lr(), optimizer.param_groups[0]["lr"])
+        [0.01] 0.01
+        [0.005] 0.01
+        [0.0025] 0.01
+
+    Source: Saha, "ZENITH: Automated Gradient Norm Informed Stochastic Optimization",
+    arXiv 2601.15212, equations 1 to 3 and Algorithm 1.
     """
 
     def __init__(self, optimizer: Optimizer, window: int = 500) -> None:
         state = core.init(window)
-        if isinstance(optimizer, Zenith):
-            raise ValueError("`optimizer` must not be a Zenith, which scales its rate itself")
+        _check(optimizer)
         self.window = len(state.norms)
         self._state = state
+        self._rates: list[Rate] = []  # in force at the last step
         super().__init__(optimizer)
-        self._hook = optimizer.register_step_pre_hook(self._before_step)
+        self._attach()
 
     @property
     def zenith_state(self) -> ZenithState:
@@ -80,131 +92,198 @@ class ZenithLR(LRScheduler):
     def zenith_state(self, state: ZenithState) -> None:
         self._state = restored(state, self.window, self._dtype)
 
-    @property
-    def base_lrs(self) -> list[float | Tensor]:
-        """The rates at scale 1: what each group had when it was first scheduled."""
-        groups = self.optimizer.param_groups
-        return [group.setdefault("initial_lr", _copy(group["lr"])) for group in groups]
+    def zenith_metrics(self) -> dict[str, Any]:
+        """Return what a log wants to show of the last step, with no copy from the device.
 
-    @base_lrs.setter
-    def base_lrs(self, rates: list[float | Tensor]) -> None:
-        groups = self.optimizer.param_groups
-        if len(rates) != len(groups):
-            raise ValueError(
-                f"`base_lrs` must have a rate for each of {len(groups)} parameter groups, "
-                f"got {len(rates)}"
-            )
-        for group, rate in zip(groups, rates, strict=True):
-            group["initial_lr"] = _copy(rate)
+        Returns:
+            `lr` (the rate in force of the first group), `grad_norm` (the last accepted norm, 0
+            before the first), `mean`, `zenith`, `scale`, `count` and `skipped`: plain numbers, or
+            0-dim tensors on the device.
+        """
+        rates = self._in_force()
+        return {"lr": rates[0] if rates else None, **core.metrics(self._state)}
+
+    def get_last_lr(self) -> list[Rate]:
+        """Return the rates in force at the last step, `lr * scale`, one for each parameter group.
+
+        Before the first step, and for a group added since the last, it is the rate of a step at
+        the present scale.
+        """
+        rates = zip(self.optimizer.param_groups, self._in_force(), strict=True)
+        return [like(group["lr"], rate) for group, rate in rates]
+
+    @property
+    def _last_lr(self) -> list[Rate]:  # type: ignore[override]
+        return self.get_last_lr()
+
+    def get_lr(self) -> list[Rate]:
+        """Return the rates before they are scaled: what `group["lr"]` holds between two steps."""
+        return [like(group["lr"], group["lr"]) for group in self.optimizer.param_groups]
 
     def step(self, epoch: int | None = None) -> None:
         """Change no rate: `optimizer.step()` does, from the gradient that it is about to use."""
+        handed_over = epoch == 0 and self.last_epoch < 0  # by an older SequentialLR
         self._step_count += 1
         self.last_epoch += 1
+        if handed_over:
+            self._update_lr(0)
 
-    def get_lr(self) -> list[float | Tensor]:
-        """Return the rates that the last optimizer step has used, one for each group."""
-        return [_copy(group["lr"]) for group in self.optimizer.param_groups]
-
-    def get_last_lr(self) -> list[float | Tensor]:
-        """Return the rates that the last optimizer step has used, one for each group."""
-        return self.get_lr()
+    def detach(self) -> None:
+        """Take it off its optimizer, which from now on steps at `group["lr"]` as it is."""
+        self._detach()
+        _schedulers.pop(self.optimizer, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the schedule's state as `torch.save` can write it."""
-        state = {key: value for key, value in self.__dict__.items() if key not in _NOT_SAVED}
-        zenith_state = tensors(self._state, self._dtype)._asdict()
-        return state | {"base_lrs": self.base_lrs, "zenith_state": zenith_state}
+        return {
+            "last_epoch": self.last_epoch,
+            "_step_count": self._step_count,
+            "_last_lr": list(self._rates),
+            "window": self.window,
+            "zenith_state": tensors(self._state, self._dtype)._asdict(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what `state_dict` returned.
 
         Raises:
-            ValueError: if it is of another kind of scheduler, of another window, of another number
-                of parameter groups, or impossible; then nothing has changed.
+            ValueError: if it is of another kind of scheduler, of another window, or impossible;
+                then nothing has changed.
         """
-        if missing := {"base_lrs", "window", "zenith_state"} - state_dict.keys():
+        if missing := {"window", "zenith_state"} - state_dict.keys():
             raise ValueError(f"the state_dict of a ZenithLR lacks {', '.join(sorted(missing))}")
-        saved = ZenithState(**state_dict["zenith_state"])
-        state = restored(saved, self.window, self._dtype)
-        self.base_lrs = state_dict["base_lrs"]
-        own = {k: v for k, v in state_dict.items() if k not in ("base_lrs", "zenith_state")}
-        super().load_state_dict(own)
-        self._state = state
+        self.zenith_state = ZenithState(**state_dict["zenith_state"])
+        self.last_epoch = state_dict.get("last_epoch", self.last_epoch)
+        self._step_count = state_dict.get("_step_count", self._step_count)
+        self._rates = list(state_dict.get("_last_lr", []))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_hook"}
+        return {key: value for key, value in self.__dict__.items() if key != "_detach"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        _check(state["optimizer"])
         self.__dict__.update(state)  # a copied or unpickled optimizer has lost its hooks
-        self._hook = self.optimizer.register_step_pre_hook(self._before_step)
+        self._attach()
+
+    def _attach(self) -> None:
+        optimizer = self.optimizer
+        _schedulers[optimizer] = weakref.ref(self)
+        self._loan = Loan()
+        take_back = _weak(self._take_back)
+        hooks = on_step(optimizer, _weak(self._before_step), take_back, failed=take_back)
+        self._detach = weakref.finalize(self, hooks.remove)
+        self._detach.atexit = False
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """Begin at the initial rates, as every scheduler does that a SequentialLR hands over to."""
+        self.last_epoch = 0 if epoch is None else epoch
+        for group in self.optimizer.param_groups:
+            rate = group.get("initial_lr", group["lr"])
+            if isinstance(group["lr"], Tensor):
+                group["lr"].detach().fill_(rate.squeeze() if isinstance(rate, Tensor) else rate)
+            else:
+                group["lr"] = rate
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Measure the gradient once, when it is there: now, or when the closure has returned."""
+        self._take_back()  # of a step that has raised where nothing saw it
         kwargs = dict(kwargs)
         grad_norm = kwargs.pop("grad_norm", None)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")
-        if closure is None:
-            self._observe(grad_norm)
+        if not callable(closure):
+            self._scale(grad_norm)
             return args, kwargs
-        if grad_norm is not None:
-            raise ValueError(
-                f"`grad_norm` must be None where `closure` computes the gradient, got {grad_norm!r}"
-            )
-        measured = False
-
-        def measuring() -> Any:
-            nonlocal measured
-            loss = closure()
-            if not measured:
-                self._observe(None)
-                measured = True
-            return loss
-
+        measuring = self._measuring(closure, grad_norm)
+        self._lend()  # for LBFGS, which reads its rate before it calls its closure
         if len(args) > 1:
             return (args[0], measuring, *args[2:]), kwargs
         return args, kwargs | {"closure": measuring}
 
+    def _measuring(self, closure: Callable[[], Any], grad_norm: Any) -> Callable[[], Any]:
+        """The closure, which finds the user's own rates in the groups, and scales them after."""
+        measured = False
+
+        def measuring() -> Any:
+            nonlocal measured
+            self._take_back()
+            loss = closure()
+            if measured:
+                self._lend()
+            else:
+                self._scale(grad_norm)
+            measured = True
+            return loss
+
+        return measuring
+
     @torch.no_grad()
-    def _observe(self, grad_norm: float | Tensor | None) -> None:
+    def _scale(self, grad_norm: Rate | None) -> None:
+        """Observe this step's gradient, and put the rates in force into the groups."""
+        ignored = self._observe(grad_norm)
+        before, rates = self._in_force(), self._lend()
+        if ignored is True:
+            return
+        if isinstance(ignored, Tensor):
+            pairs = zip(before, rates, strict=True)
+            rates = [torch.where(ignored, last, rate) for last, rate in pairs]
+        self._rates = rates
+
+    def _observe(self, grad_norm: Rate | None) -> bool | Tensor:
+        """Advance the schedule, and return whether this step leaves it as it is."""
         groups = self.optimizer.param_groups
         grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if not grads:
-            return
+            return True
+        dtype = self._dtype
         if grad_norm is None:
             norms = partial_norms(grads)
         else:
-            norms = [as_norm(grad_norm, self._dtype, grads[0].device)]
-        norm = norm_or_number(unscaled(norms, self.optimizer))
-        found_inf = getattr(self.optimizer, "found_inf", None)
-        ignored = is_ignored(norm, [group["lr"] for group in groups], found_inf)
-        self._state = advance(self._state, norm, ignored, self._dtype)
-        if ignored is not True:
-            self._write_rates(ignored)
+            norms = [as_norm(grad_norm, dtype, grads[0].device)]
+        self._state, ignored = observe(self.optimizer, self._state, norms, dtype)
+        return ignored
 
-    def _write_rates(self, ignored: bool | Tensor) -> None:
-        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
-            rate = base_lr * self._state.scale
-            if isinstance(ignored, Tensor):
-                rate = torch.where(ignored, group["lr"], rate)
-            _set_lr(group, rate)
+    def _lend(self) -> list[Rate]:
+        return self._loan.lend(self.optimizer.param_groups, self._state.scale)
+
+    def _take_back(self, *_: Any) -> None:
+        self._loan.take_back()
+
+    def _in_force(self) -> list[Rate]:
+        """The rates of the last step, and of a group that it did not know the present one."""
+        groups, scale = self.optimizer.param_groups, self._state.scale
+        last = self._rates[: len(groups)]
+        return last + [scaled(group["lr"], scale) for group in groups[len(last) :]]
 
     @property
     def _dtype(self) -> torch.dtype:
         return dtype_for(p for group in self.optimizer.param_groups for p in group["params"])
 
 
-def _set_lr(group: dict[str, Any], rate: float | Tensor) -> None:
-    if isinstance(group["lr"], Tensor):
-        group["lr"].fill_(rate.squeeze() if isinstance(rate, Tensor) else rate)
-    else:
-        group["lr"] = float(rate)
+def _check(optimizer: Any) -> None:
+    if isinstance(optimizer, Zenith):
+        raise ValueError("`optimizer` must not be a Zenith, which scales its rate itself")
+    kind = type(optimizer)
+    hooked = getattr(getattr(kind, "step", None), "hooked", False)  # as torch marks it
+    if not (hooked and hasattr(optimizer, "_optimizer_step_pre_hooks")):
+        raise TypeError(
+            "`optimizer` must be an Optimizer whose `step` runs torch's step hooks, which a "
+            f"{kind.__name__} is not: make ZenithLR on the optimizer inside"
+        )
+    if (other := _schedulers.get(optimizer)) is not None and other() is not None:
+        raise ValueError(
+            "`optimizer` must not have a ZenithLR yet, or its rate would be scaled twice: "
+            "call .detach() of the one that it has"
+        )
 
 
-_NOT_SAVED = ("optimizer", "_hook", "_state")
+def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method for as long as its object lives."""
+    reference = weakref.WeakMethod(method)
 
+    def call(*args: Any) -> Any:
+        alive = reference()
+        return None if alive is None else alive(*args)
 
-def _copy(lr: float | Tensor) -> float | Tensor:
-    return lr.clone() if isinstance(lr, Tensor) else lr
+    return call

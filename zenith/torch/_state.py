@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from zenith import core
 from zenith.core import ZenithState
+from zenith.torch._norm import norm_or_number, unscaled
 
-__all__ = ["advance", "dtype_for", "is_ignored", "restored", "snapshot", "tensors"]
+__all__ = ["advance", "dtype_for", "is_ignored", "observe", "restored", "snapshot", "tensors"]
 
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -53,6 +55,23 @@ def is_ignored(
         return bool(dropped) or (grad_norm == 0 and bool(_all_zero(rates)))
     idle = _all_zero(rates)
     return dropped if idle is False else (grad_norm == 0) & idle | dropped
+
+
+def observe(
+    optimizer: Optimizer, state: ZenithState, norms: list[Tensor], dtype: torch.dtype
+) -> tuple[ZenithState, bool | Tensor]:
+    """Return the state after a step of this optimizer, and whether the step left it as it was.
+
+    Args:
+        optimizer: gives its rates, and what a `GradScaler` has said of a fused step.
+        state: the state before.
+        norms: whose norm is that of the gradient, with a `GradScaler`'s factor where it has one.
+        dtype: of the state.
+    """
+    norm = norm_or_number(unscaled(norms, optimizer))
+    rates = [group["lr"] for group in optimizer.param_groups]
+    ignored = is_ignored(norm, rates, getattr(optimizer, "found_inf", None))
+    return advance(state, norm, ignored, dtype), ignored
 
 
 def advance(
