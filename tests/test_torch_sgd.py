@@ -387,6 +387,16 @@ def test_refuses_impossible_options_of_a_group(option, message):
         Zenith([{"params": parameters(), **option}])
 
 
+def test_refuses_a_rate_that_has_become_text():
+    params = parameters()
+    optimizer = Zenith(params)
+    optimizer.param_groups[0]["lr"] = "1e-3"
+    set_gradients(params, 0)
+    with pytest.raises(TypeError, match="`lr` must be a number, got '1e-3'"):
+        optimizer.step()
+    assert_same(params, parameters())
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [

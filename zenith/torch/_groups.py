@@ -75,10 +75,14 @@ def take_out(groups: Iterable[Group]) -> ZenithState | None:
 def plain(group: Group) -> Group:
     """Return the group with plain numbers for those of NumPy, which no tensor multiplies."""
     odd = {name: group[name] for name in _NUMBERS if type(group[name]) not in _PLAIN}
-    odd = {name: float(x) for name, x in odd.items() if not isinstance(x, Tensor)} if odd else odd
-    if odd and torch.compiler.is_compiling():
+    if not odd:
+        return group
+    if torch.compiler.is_compiling():
         odd.pop("lr", None)  # an input of the graph, which a new rate does not compile anew
-    return {**group, **odd} if odd else group
+    else:
+        checked_options(odd)
+    odd = {name: float(x) for name, x in odd.items() if not isinstance(x, Tensor)}
+    return {**group, **odd}
 
 
 def checked_params(params: Any) -> None:

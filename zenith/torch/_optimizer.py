@@ -1,41 +1,32 @@
 """The optimizer: torch.optim.SGD, whose rate the gradient norm scales."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import SGD
 from torch.optim.optimizer import ParamsT
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.torch._groups import (
-    KEYS,
-    OWN,
-    checked_options,
-    checked_params,
-    holder_in,
-    plain,
-    put,
-    state_in,
-    take_out,
+from zenith.torch._groups import plain
+from zenith.torch._norm import as_norm, norm_of, norm_or_number, partial_norms, unscaled
+from zenith.torch._saved import Saved
+from zenith.torch._sgd import (
+    Batch,
+    clip,
+    descend,
+    has_lazy,
+    regularised_grads,
+    sparse_kernels_wait,
 )
-from zenith.torch._norm import (
-    as_norm,
-    decayed,
-    norm_of,
-    norm_or_number,
-    partial_norms,
-    unscaled,
-)
-from zenith.torch._sgd import Batch, clip, descend, has_lazy, sparse_kernels_wait
-from zenith.torch._state import advance, dtype_for, is_ignored, restored, snapshot, tensors
+from zenith.torch._state import advance, is_ignored, restored, snapshot, tensors
 
 __all__ = ["Zenith"]
 
 
-class Zenith(SGD):
+class Zenith(Saved):
     """SGD that lowers its own learning rate as the gradient norm falls.
 
     The rate of a step is `lr * mean / zenith`, where `mean` is the mean of the last `window`
@@ -104,13 +95,13 @@ class Zenith(SGD):
         differentiable: bool = False,
         fused: bool | None = None,
     ) -> None:
-        empty = core.init(window)
-        own: dict[str, Any] = {
-            "window": len(empty.norms),
+        own = {
+            "window": core.checked_window(window),
             "max_grad_norm": max_grad_norm,
             "nonfinite": nonfinite,
+            "decay_in_norm": decay_in_norm,
         }
-        sgds: dict[str, Any] = {
+        of_sgd = {
             "lr": lr,
             "momentum": momentum,
             "dampening": dampening,
@@ -121,17 +112,8 @@ class Zenith(SGD):
             "differentiable": differentiable,
             "fused": fused,
         }
-        checked_options({**own, **sgds, "decay_in_norm": decay_in_norm})
-        checked_params(params)
-        self.window: int = own["window"]
-        self.max_grad_norm, self.nonfinite = max_grad_norm, nonfinite
-        super().__init__(params, **plain(sgds))
-        self.defaults |= own | {"decay_in_norm": decay_in_norm}
-        for group in self.param_groups:
-            group.setdefault("decay_in_norm", decay_in_norm)
         self._rates: list[float | Tensor] = []
-        self._holder: dict[str, Any] = {}
-        self._state = tensors(empty, self._dtype, self._home())
+        super().__init__(params, own, of_sgd)
 
     @property
     def zenith_state(self) -> ZenithState:
@@ -202,102 +184,6 @@ class Zenith(SGD):
                 self._update(batches, grad_norm)
         return loss
 
-    def state_dict(self) -> dict[str, Any]:
-        """Return the optimizer's state, the schedule's among it, as `torch.save` can write it."""
-        state = tensors(self._state, self._dtype, self._home())
-        take_out(self.param_groups)
-        self._state = state  # in the first group from now on
-        # torch.distributed.checkpoint wants an entry for every parameter as soon as there is one
-        # for any; but on a fresh optimizer none at all, or it would not fill in the momentum.
-        if self.state or not any(group["momentum"] for group in self.param_groups):
-            for group in self.param_groups:
-                for p in group["params"]:
-                    self.state[p]
-        return super().state_dict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` of a Zenith of the same window, or of an SGD, returned.
-
-        Raises:
-            ValueError: if the schedule in it is of another window or impossible; then nothing has
-                changed.
-        """
-        # torch.distributed.checkpoint drops "state" where it is empty: without momentum.
-        super().load_state_dict({"state": {}, **state_dict})
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a parameter group, also in the middle of a run: the schedule goes on as it was.
-
-        Raises:
-            TypeError, ValueError: as the constructor does.
-        """
-        if isinstance(param_group, dict):
-            self._check_group(param_group)
-            if KEYS[0] in param_group:  # a group of another Zenith, whose schedule stays there
-                param_group = {key: x for key, x in param_group.items() if key not in KEYS}
-        super().add_param_group(param_group)
-        for name in OWN:
-            param_group.pop(name, None)
-        self._dtype = dtype_for(p for group in self.param_groups for p in group["params"])
-
-    def __getstate__(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in (*OWN, "_holder")}
-        return super().__getstate__() | own
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Both unpickling and load_state_dict come through here, the latter with a copy whose
-        # tensors were neither cast nor moved. Whatever is refused is refused before any change.
-        groups = state["param_groups"]
-        dtype = dtype_for(p for group in groups for p in group["params"])
-        window = state["window"] if "window" in state else self.window  # noqa: SIM401
-        loaded = take_out(groups) or take_out([state.get("_holder", {})])
-        # A state_dict of torch.optim.SGD has none, and the schedule starts empty.
-        loaded = core.init(window) if loaded is None else restored(loaded, window, dtype)
-        super().__setstate__(state)  # type: ignore[no-untyped-call]
-        for group in self.param_groups:
-            group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
-        self._dtype, self._rates, self._holder = dtype, [], {}
-        self._state = tensors(loaded, dtype, self._home())
-
-    def __repr__(self) -> str:
-        groups, own = self.param_groups, {name: getattr(self, name) for name in OWN}
-        self.param_groups = [
-            {key: value for key, value in group.items() if key not in KEYS} | own
-            for group in groups
-        ]
-        try:
-            return super().__repr__()
-        finally:
-            self.param_groups = groups
-
-    @property
-    def _state(self) -> ZenithState:
-        """The state that a group holds; where that group was removed, what it held last."""
-        return state_in(holder_in(self.param_groups) or self._holder)
-
-    @_state.setter
-    def _state(self, state: ZenithState) -> None:
-        holder = holder_in(self.param_groups) or next(iter(self.param_groups), self._holder)
-        if holder is not self._holder:  # a compiled step loses an attribute that it sets anew
-            self._holder = holder
-        put(holder, state)
-
-    def _check_group(self, group: dict[str, Any]) -> None:
-        checked_params(group.get("params", ()))
-        checked_options(group)
-        for name in OWN:  # a wrapper puts the constructor's own arguments into its groups
-            if name in group and group[name] != getattr(self, name):
-                raise ValueError(
-                    f"`{name}` is an option of the whole optimizer and not of a group, "
-                    f"got {group[name]!r}"
-                )
-
-    def _home(self) -> torch.device:
-        """Where the schedule's tensors belong: with the first parameter."""
-        devices = (p.device for group in self.param_groups for p in group["params"])
-        device = next(devices, torch.device("cpu"))
-        return torch.device("cpu") if device.type == "meta" else device
-
     def _batch(self, group: dict[str, Any]) -> Batch:
         params: list[Tensor] = []
         grads: list[Tensor] = []
@@ -306,7 +192,7 @@ class Zenith(SGD):
             group, params, grads, momentum_buffers
         )
         if group["fused"] and has_lazy(grads):
-            grads = [grad.resolve_conj().resolve_neg() for grad in grads]
+            grads = [grad.resolve_neg() for grad in grads]
         return Batch(plain(group), params, grads, momentum_buffers, has_sparse_grad)
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
@@ -330,17 +216,10 @@ class Zenith(SGD):
         if self.max_grad_norm is not None:
             params = [param for batch in batches for param in batch.params]
             clip(params, self.max_grad_norm, norm_of(raw_norms))
-        with torch.set_grad_enabled(self.defaults["differentiable"]):
+        differentiable = self.defaults["differentiable"]
+        with torch.enable_grad() if differentiable else nullcontext():
             for batch in batches:
                 self._descend(batch, scale, keep if isinstance(keep, Tensor) else None)
-
-    def _present(self, norm: float | Tensor) -> ZenithState:
-        """The state before a step with this norm; one that was loaded is checked first."""
-        state = self._state
-        read = isinstance(state.norms, Tensor) and not isinstance(norm, Tensor)
-        if read or len(state.norms) != self.window:
-            state = restored(state, self.window, self._dtype)
-        return state
 
     def _descend(self, batch: Batch, scale: float | Tensor, keep: Tensor | None) -> None:
         descend(batch, scale, keep, getattr(self, "grad_scale", None))
@@ -359,18 +238,9 @@ class Zenith(SGD):
         raw_norms = unscaled(partial_norms(grads), self)
         if not any(batch.group["decay_in_norm"] for batch in batches):
             return raw_norms, raw_norms
-        regularised = [g for batch in batches for g in self._regularised(batch)]
+        grad_scale = getattr(self, "grad_scale", None)
+        regularised = [g for batch in batches for g in regularised_grads(batch, grad_scale)]
         return unscaled(partial_norms(regularised), self), raw_norms
-
-    def _regularised(self, batch: Batch) -> list[Tensor]:
-        """The gradients of the regularised loss, with a GradScaler's factor where they have one."""
-        decay = batch.group["weight_decay"]
-        if not batch.group["decay_in_norm"] or decay == 0:
-            return batch.grads
-        if (grad_scale := getattr(self, "grad_scale", None)) is not None:
-            decay = decay * grad_scale
-        pairs = zip(batch.grads, batch.params, strict=True)
-        return [decayed(g, p, decay, batch.group["maximize"]) for g, p in pairs]
 
     def _keep(self, accepted: bool | Tensor) -> bool | Tensor:
         """Whether this step may change the parameters."""

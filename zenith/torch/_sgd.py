@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from zenith.torch._norm import on_host
+from zenith.torch._norm import decayed, on_host
 
-__all__ = ["Batch", "clip", "descend", "has_lazy", "sparse_kernels_wait"]
+__all__ = ["Batch", "clip", "descend", "has_lazy", "regularised_grads", "sparse_kernels_wait"]
 
 Tensors: TypeAlias = list[Tensor] | tuple[Tensor, ...]  # what the foreach functions take
 
@@ -62,19 +62,28 @@ def clip(params: list[Tensor], max_norm: float, norm: Tensor) -> None:
     """torch.nn.utils.clip_grad_norm_ by a norm that is known, and no pass where nothing is cut."""
     if on_host(norm) and max_norm / (norm + 1e-6) >= 1:
         return
-    # The foreach form refuses DTensors of several meshes, a mixture of DTensor and Tensor, and
-    # gradients that are conjugated or negated lazily.
+    # The foreach form refuses DTensors of several meshes, a mixture of DTensor and Tensor, and what
+    # is conjugated (as a complex one may be) or negated lazily.
     grads = [p.grad for p in params if p.grad is not None]
-    one_by_one = any(hasattr(g, "device_mesh") for g in grads) or has_lazy(grads)
+    one_by_one = any(hasattr(g, "device_mesh") or g.is_complex() for g in grads) or has_lazy(grads)
     foreach = False if one_by_one else None
     torch.nn.utils.clip_grads_with_norm_(params, max_norm, norm, foreach=foreach)
 
 
 def has_lazy(grads: Tensors) -> bool:
-    """Whether some are conjugated or negated lazily, which a kernel that writes them refuses."""
-    if torch.compiler.is_compiling():
-        return False
-    return any(map(Tensor.is_neg, grads)) or any(map(Tensor.is_conj, grads))
+    """Whether real ones are negated lazily, which a kernel that may write them refuses."""
+    return not torch.compiler.is_compiling() and any(map(Tensor.is_neg, grads))
+
+
+def regularised_grads(batch: Batch, grad_scale: Tensor | None) -> list[Tensor]:
+    """The gradients of the regularised loss, with a GradScaler's factor where they have one."""
+    decay = batch.group["weight_decay"]
+    if not batch.group["decay_in_norm"] or decay == 0:
+        return batch.grads
+    if grad_scale is not None:
+        decay = decay * grad_scale
+    pairs = zip(batch.grads, batch.params, strict=True)
+    return [decayed(g, p, decay, batch.group["maximize"]) for g, p in pairs]
 
 
 def sparse_kernels_wait(batches: list[Batch]) -> bool:
