@@ -8,6 +8,7 @@ from _trainers import CUT, STEPS, WINDOW, Network, loader, plain_loop, zenith, z
 from lightning import Callback, Fabric, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.tuner import Tuner
 
 from zenith.torch import Zenith, ZenithLR
 
@@ -80,18 +81,51 @@ def test_it_takes_the_steps_of_a_loop_and_resumes(tmp_path):
     torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
 
 
-def test_the_monitor_shows_the_rate_in_force_of_the_scheduler(tmp_path):
-    wanted_rates, wanted_weights = plain_loop(zenith_lr)
+def test_the_scheduler_takes_the_steps_of_a_loop_and_resumes(tmp_path):
+    _, wanted_weights = plain_loop(zenith_lr)
     weights, trainer = fit(Scheduled(), tmp_path / "whole", [LearningRateMonitor("step")])
     torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
     with open(f"{trainer.logger.log_dir}/metrics.csv") as file:
         logged = [float(row["lr-SGD"]) for row in csv.DictReader(file) if row["lr-SGD"]]
-    # It reads the rate as the next batch begins, when that of the last step is still in force.
-    assert logged[1:] == pytest.approx(wanted_rates[:-1], rel=1e-6)
+    assert logged == [0.1] * STEPS  # the monitor shows what was set, between two steps
 
     fit(Scheduled(), tmp_path / "half", [], CUT)
     weights, _ = fit(Scheduled(), tmp_path / "rest", [], resume=tmp_path / "half" / "last.ckpt")
     torch.testing.assert_close(weights, wanted_weights, rtol=0, atol=0)
+
+
+def test_the_finder_of_learning_rates_tries_its_own(tmp_path):
+    """Lightning's `lr_find` writes the rates itself; a ZenithLR that is configured scales them."""
+    module, steps = Scheduled(), []
+    configure = module.configure_optimizers
+
+    def configured():
+        (optimizer,), (config,) = configure()
+        scheduler = config["scheduler"]
+
+        def record(*_):
+            numbers = scheduler.zenith_metrics()
+            steps.append((optimizer.param_groups[0]["lr"], numbers["scale"], numbers["lr"]))
+
+        optimizer.register_step_post_hook(record)
+        return [optimizer], [config]
+
+    module.configure_optimizers = configured
+    trainer = Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+    )
+    keywords = {"min_lr": 1e-4, "max_lr": 1e-2, "num_training": 12, "early_stop_threshold": None}
+    found = Tuner(trainer).lr_find(module, loader(), update_attr=False, **keywords).results["lr"]
+    set_, scales, in_force = zip(*steps, strict=True)
+    assert set_ == tuple(found)
+    assert (found[0], max(found) > 5e-3, min(scales) < 0.95) == (1e-4, True, True)
+    assert in_force == pytest.approx([a * b for a, b in zip(found, scales, strict=True)], rel=1e-12)
 
 
 def test_its_own_clipping_saturates_the_schedule_and_max_grad_norm_does_not(tmp_path):
@@ -147,7 +181,9 @@ def test_fabric_hands_a_norm_on():
         rates += optimizer.get_last_lr()
     wanted_rates, wanted_weights = plain_loop(lambda p: zenith(p, max_grad_norm=1e-3))
     assert rates == pytest.approx(wanted_rates, rel=1e-6)
-    torch.testing.assert_close([p.detach() for p in model.parameters()], wanted_weights, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        [p.detach() for p in model.parameters()], wanted_weights, rtol=1e-5, atol=1e-6
+    )
 
 
 def test_accumulated_batches_give_one_norm_for_each_update(tmp_path):

@@ -138,7 +138,7 @@ class ZenithLR(LRScheduler):
         return {
             "last_epoch": self.last_epoch,
             "_step_count": self._step_count,
-            "_last_lr": list(self._rates),
+            "_last_lr": self.get_last_lr(),
             "window": self.window,
             "zenith_state": tensors(self._state, self._dtype)._asdict(),
         }
