@@ -1,13 +1,16 @@
 """Models and runs for the parity tests: Algorithm 1 around SGD in numpy, in float64.
 
 The gradients of the reference are those of `autograd`, so that it shares nothing with zenith/ and
-nothing with the three frameworks. A dense kernel has the shape (in, out), one of a convolution
+nothing with any framework. What a framework does of its own is in the module that `FRAMEWORKS`
+names, and only that module imports it. A dense kernel has the shape (in, out), one of a convolution
 (height, width, in, out).
 """
 
+import importlib
 import math
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import autograd
@@ -22,6 +25,38 @@ RATES: dict[str, Callable[[int], float]] = {
     "warm-up": lambda t: LR * min(1.0, (t + 1) / 100),
     "cosine": lambda t: LR * (1 + math.cos(math.pi * t / STEPS)) / 2,
 }
+
+
+class Framework(NamedTuple):
+    """What the tests have to know of a framework before they import it.
+
+    Attributes:
+        groups: whether parameters may have rates of their own.
+        rate_in_momentum: whether the rate goes into the momentum, as in Keras, or on what comes out
+            of it, as in torch.
+    """
+
+    groups: bool = True
+    rate_in_momentum: bool = False
+
+
+FRAMEWORKS = {
+    "torch": Framework(),
+    "optax": Framework(),
+    "keras": Framework(groups=False, rate_in_momentum=True),
+}
+
+
+def in_framework(name: str) -> Any:
+    """Return `_parity_<name>`, which holds two functions.
+
+    `run(problem, schedule, momentum, dtype, leg=None)` trains one of `PROBLEMS` at one of `RATES`
+    from the start of a `Leg` to its end, writes into the leg's `document`, and returns a `Run`.
+
+    `keeper(state, dtype)` puts a state of plain numbers into a fresh optimizer or schedule, and
+    returns a function of a norm that takes one step and returns the state after it, as a document.
+    """
+    return importlib.import_module(f"_parity_{name}")
 
 
 class Problem(NamedTuple):
@@ -92,11 +127,27 @@ def data(numbers: np.random.Generator, shape: tuple[int, ...]) -> tuple[np.ndarr
     return inputs, targets.astype("float32").astype("float64")
 
 
+PROBLEMS = problems()
+
+
 class Run(NamedTuple):
     """The factor on the rate of every step, and all weights after it: shape (steps, weights)."""
 
     scales: np.ndarray
     weights: np.ndarray
+
+
+@dataclass
+class Leg:
+    """A part of a run: where it begins, and what it leaves behind."""
+
+    steps: range = range(STEPS)
+    weights: list[np.ndarray] | None = None
+    document: dict[str, Any] | None = None
+
+    def data(self, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+        part = slice(self.steps.start, self.steps.stop)
+        return problem.inputs[part], problem.targets[part]
 
 
 def flat(weights: Any) -> np.ndarray:
