@@ -127,6 +127,21 @@ def test_a_tensor_lr_is_the_same_object_with_the_same_value_between_steps(shape)
     assert held.item() == 0.125  # a copy, as of every LRScheduler
 
 
+def test_groups_that_share_a_tensor_lr_are_scaled_once():
+    a, b, lr = scalar(), scalar(), torch.tensor(0.5)
+    optimizer = torch.optim.SGD([{"params": [a]}, {"params": [b]}], lr=lr)
+    assert optimizer.param_groups[0]["lr"] is optimizer.param_groups[1]["lr"]
+    scheduler = ZenithLR(optimizer, window=1)
+    for norm in (4.0, 1.0):
+        a.grad = torch.full_like(a, 0.6 * norm)
+        b.grad = torch.full_like(b, 0.8 * norm)
+        optimizer.step()
+        assert lr.item() == 0.5
+    assert (a / 0.6).item() == pytest.approx(-0.5 * 4 - 0.125)
+    assert (b / 0.8).item() == pytest.approx(-0.5 * 4 - 0.125)
+    assert scheduler.get_last_lr() == [0.125, 0.125]
+
+
 @pytest.mark.parametrize("as_keyword", [False, True])
 def test_with_a_closure_the_gradient_is_measured_when_it_has_returned_and_once(as_keyword):
     weight = scalar(8.0)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 from _reference import scales
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR
 
-from zenith.torch import ZenithLR
+from zenith.torch import ZenithLR, _norm
 
 NORMS = [4.0, 6.0, 5.0, 2.0, 1.0, 3.0, 0.5, 0.25]
 SCALES = [1, 1, 1, 13 / 15, 8 / 15, 2 / 5, 3 / 10, 1 / 4]  # means 5, 13/3, 8/3, 2, 3/2, 5/4
@@ -383,3 +384,35 @@ def test_a_compiled_step(tensor_lr):
         assert optimizer.param_groups[0]["lr"] == 0.1
     assert zenith_lr.zenith_state.count == len(NORMS)
     assert math.isclose(zenith_lr.get_last_lr()[0], 0.025, rel_tol=1e-6)
+
+
+def test_a_numpy_rate_where_norms_are_on_a_device(monkeypatch):
+    monkeypatch.setattr(_norm, "on_host", lambda tensor: False)
+    optimizer, weight = sgd(np.float64(0.1))
+    zenith_lr = ZenithLR(optimizer, window=1)
+    assert [take(optimizer, weight, norm) for norm in (4.0, 1.0)] == pytest.approx([0.1, 0.025])
+    assert isinstance(zenith_lr.zenith_metrics()["scale"], torch.Tensor)
+    assert type(optimizer.param_groups[0]["lr"]) is np.float64
+
+
+def test_nothing_on_a_device_is_read_where_lr_is_a_tensor_there():
+    """Fake tensors raise on any read that depends on data. SGD itself would read its rate."""
+
+    class Unread(torch.optim.SGD):
+        def step(self, closure=None):
+            return closure() if closure else None
+
+    with FakeTensorMode():
+        weight = torch.nn.Parameter(torch.randn(3, device="cuda"))
+        lr = torch.tensor(0.1, device="cuda")
+        optimizer = Unread([weight], lr=0.1)
+        optimizer.param_groups[0]["lr"] = lr
+        zenith_lr = ZenithLR(optimizer, window=2)
+        optimizer.found_inf = torch.zeros((), device="cuda")
+        weight.grad = torch.randn_like(weight)
+        for closure in (None, lambda: None, lambda: None):
+            optimizer.step(closure)
+        assert optimizer.param_groups[0]["lr"] is lr
+        numbers = zenith_lr.zenith_metrics()
+        assert {number.device.type for number in numbers.values()} == {"cuda"}
+        assert zenith_lr.get_last_lr()[0].device.type == "cuda"

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from zenith import core
 from zenith.core import ZenithState
 from zenith.torch._groups import plain
-from zenith.torch._norm import as_norm, norm_of, norm_or_number, partial_norms, unscaled
+from zenith.torch._norm import norm_of, norm_or_number, partial_norms, unscaled
 from zenith.torch._saved import Saved
 from zenith.torch._sgd import (
     Batch,
@@ -21,7 +21,7 @@ from zenith.torch._sgd import (
     regularised_grads,
     sparse_kernels_wait,
 )
-from zenith.torch._state import advance, is_ignored, restored, snapshot, tensors
+from zenith.torch._state import measured, observe, restored, snapshot, tensors
 
 __all__ = ["Zenith"]
 
@@ -201,16 +201,15 @@ class Zenith(Saved):
             self._dtype = torch.float64
         norm = norm_or_number(norms)
         raw_norm = norm if raw_norms is norms else norm_or_number(raw_norms)
-        found_inf = getattr(self, "found_inf", None)
-        ignored = is_ignored(raw_norm, [batch.group["lr"] for batch in batches], found_inf)
-        before = self._present(norm)
-        self._state = state = advance(before, norm, ignored, self._dtype)
+        before, rates = self._present(norm), [batch.group["lr"] for batch in batches]
+        state, ignored = observe(self, before, norm, raw_norm, rates, self._dtype)
+        self._state = state
         scale, keep = state.scale, self._keep(state.skipped == before.skipped)
         if not isinstance(norm, Tensor) or sparse_kernels_wait(batches):
             scale, keep = float(scale), bool(keep)
         if ignored is not True:
             # In place, since a compiled step loses an attribute that it sets anew.
-            self._rates[:] = [batch.group["lr"] * scale for batch in batches]
+            self._rates[:] = [rate * scale for rate in rates]
         if keep is False:
             return
         if self.max_grad_norm is not None:
@@ -232,11 +231,8 @@ class Zenith(Saved):
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the norms whose norm is the schedule's, and those whose norm is the gradient's."""
         grads = [grad for batch in batches for grad in batch.grads]
-        if grad_norm is not None:
-            raw_norms = unscaled([as_norm(grad_norm, self._dtype, grads[0].device)], self)
-            return raw_norms, raw_norms
-        raw_norms = unscaled(partial_norms(grads), self)
-        if not any(batch.group["decay_in_norm"] for batch in batches):
+        raw_norms = measured(self, grads, grad_norm, self._dtype)
+        if grad_norm is not None or not any(batch.group["decay_in_norm"] for batch in batches):
             return raw_norms, raw_norms
         grad_scale = getattr(self, "grad_scale", None)
         regularised = [g for batch in batches for g in regularised_grads(batch, grad_scale)]

@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Loan", "Rate", "like", "scaled"]
+__all__ = ["Loan", "Rate", "fill", "like", "scaled"]
 
 Rate: TypeAlias = float | Tensor
 Group: TypeAlias = dict[str, Any]
@@ -19,16 +19,11 @@ class Loan:
 
     def lend(self, groups: list[Group], scale: Rate) -> list[Rate]:
         """Put `lr * scale` into each group, and return what was put there."""
-        rates = []
-        for group in groups:
-            own, rate = group["lr"], scaled(group["lr"], scale)
-            if isinstance(own, Tensor):  # filled in place, never read
-                lr, own = own.detach(), own.detach().clone()
-                lr.copy_(rate)
-            else:
-                group["lr"] = rate = float(rate)
-            self._lent.append((group, rate, own))
-            rates.append(rate)
+        owns = [like(group["lr"], group["lr"]) for group in groups]  # of several one tensor, maybe
+        rates = [like(own, scaled(own, scale)) for own in owns]
+        self._lent = list(zip(groups, rates, owns, strict=True))
+        for group, rate in zip(groups, rates, strict=True):
+            fill(group, rate)
         return rates
 
     def take_back(self) -> None:
@@ -36,11 +31,18 @@ class Loan:
         for group, rate, own in self._lent:
             lr = group["lr"]
             if isinstance(lr, Tensor):
-                lr = lr.detach()
-                lr.copy_(torch.where(lr == rate, own, lr))
+                fill(group, torch.where(lr == rate, own, lr))
             elif lr == rate:
                 group["lr"] = own
         self._lent = []
+
+
+def fill(group: Group, rate: Rate) -> None:
+    """Set the rate of a group: an `lr` that is a tensor in place, as torch's schedulers do."""
+    if isinstance(group["lr"], Tensor):
+        group["lr"].detach().fill_(rate.detach().squeeze() if isinstance(rate, Tensor) else rate)
+    else:
+        group["lr"] = rate
 
 
 def scaled(lr: Rate, scale: Rate) -> Any:
@@ -55,4 +57,4 @@ def like(lr: Rate, rate: Rate) -> Rate:
     """Return a copy of `rate`: a tensor if `lr` is one, and else a number."""
     if not isinstance(rate, Tensor):
         return rate
-    return rate.clone() if isinstance(lr, Tensor) else rate.item()
+    return rate.detach().clone() if isinstance(lr, Tensor) else rate.item()

@@ -12,10 +12,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from zenith import core
 from zenith.core import ZenithState
 from zenith.torch._hooks import on_step
-from zenith.torch._norm import as_norm, partial_norms
+from zenith.torch._norm import norm_or_number
 from zenith.torch._optimizer import Zenith
-from zenith.torch._rates import Loan, Rate, like, scaled
-from zenith.torch._state import dtype_for, observe, restored, snapshot, tensors
+from zenith.torch._rates import Loan, Rate, fill, like, scaled
+from zenith.torch._state import dtype_for, measured, observe, restored, snapshot, tensors
 
 __all__ = ["ZenithLR"]
 
@@ -178,11 +178,7 @@ class ZenithLR(LRScheduler):
         """Begin at the initial rates, as every scheduler does that a SequentialLR hands over to."""
         self.last_epoch = 0 if epoch is None else epoch
         for group in self.optimizer.param_groups:
-            rate = group.get("initial_lr", group["lr"])
-            if isinstance(group["lr"], Tensor):
-                group["lr"].detach().fill_(rate.squeeze() if isinstance(rate, Tensor) else rate)
-            else:
-                group["lr"] = rate
+            fill(group, group.get("initial_lr", group["lr"]))
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -237,11 +233,9 @@ class ZenithLR(LRScheduler):
         if not grads:
             return True
         dtype = self._dtype
-        if grad_norm is None:
-            norms = partial_norms(grads)
-        else:
-            norms = [as_norm(grad_norm, dtype, grads[0].device)]
-        self._state, ignored = observe(self.optimizer, self._state, norms, dtype)
+        norm = norm_or_number(measured(self.optimizer, grads, grad_norm, dtype))
+        rates = [lr if isinstance(lr, Tensor) else float(lr) for lr in (g["lr"] for g in groups)]
+        self._state, ignored = observe(self.optimizer, self._state, norm, norm, rates, dtype)
         return ignored
 
     def _lend(self) -> list[Rate]:

@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.torch._norm import norm_or_number, unscaled
+from zenith.torch._norm import as_norm, partial_norms, unscaled
 
-__all__ = ["advance", "dtype_for", "is_ignored", "observe", "restored", "snapshot", "tensors"]
+__all__ = ["advance", "dtype_for", "measured", "observe", "restored", "snapshot", "tensors"]
 
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -42,35 +42,41 @@ class _TorchOn:
         return torch.arange(end, dtype=dtype, device=self.device)
 
 
-def is_ignored(
-    grad_norm: float | Tensor, rates: Iterable[float | Tensor], found_inf: Tensor | None
-) -> bool | Tensor:
-    """Return whether a step leaves the schedule as it is: a bool where that is known on the host.
+def measured(
+    optimizer: Optimizer, grads: list[Tensor], grad_norm: float | Tensor | None, dtype: torch.dtype
+) -> list[Tensor]:
+    """Return norms whose norm is that of the gradient, without a `GradScaler`'s factor.
 
-    So does a step that a `GradScaler` drops (`found_inf`), and the phantom step, of gradient 0 and
-    every rate 0, by which a checkpoint makes an optimizer fill its state.
+    Args:
+        optimizer: whose step it is.
+        grads: its gradients; at least one.
+        grad_norm: their norm, where the caller knows it.
+        dtype: of the state.
     """
-    dropped = False if found_inf is None else found_inf > 0
-    if not isinstance(grad_norm, Tensor):
-        return bool(dropped) or (grad_norm == 0 and bool(_all_zero(rates)))
-    idle = _all_zero(rates)
-    return dropped if idle is False else (grad_norm == 0) & idle | dropped
+    if grad_norm is None:
+        return unscaled(partial_norms(grads), optimizer)
+    return unscaled([as_norm(grad_norm, dtype, grads[0].device)], optimizer)
 
 
 def observe(
-    optimizer: Optimizer, state: ZenithState, norms: list[Tensor], dtype: torch.dtype
+    optimizer: Optimizer,
+    state: ZenithState,
+    norm: float | Tensor,
+    raw_norm: float | Tensor,
+    rates: Iterable[float | Tensor],
+    dtype: torch.dtype,
 ) -> tuple[ZenithState, bool | Tensor]:
-    """Return the state after a step of this optimizer, and whether the step left it as it was.
+    """Return the state after a step with this norm, and whether the step leaves it as it was.
 
     Args:
-        optimizer: gives its rates, and what a `GradScaler` has said of a fused step.
+        optimizer: whose step it is; a `GradScaler` may have told it to drop that.
         state: the state before.
-        norms: whose norm is that of the gradient, with a `GradScaler`'s factor where it has one.
+        norm: what the schedule is given.
+        raw_norm: the norm of the gradient alone.
+        rates: of its groups.
         dtype: of the state.
     """
-    norm = norm_or_number(unscaled(norms, optimizer))
-    rates = [group["lr"] for group in optimizer.param_groups]
-    ignored = is_ignored(norm, rates, getattr(optimizer, "found_inf", None))
+    ignored = _is_ignored(raw_norm, rates, getattr(optimizer, "found_inf", None))
     return advance(state, norm, ignored, dtype), ignored
 
 
@@ -105,6 +111,21 @@ def snapshot(state: ZenithState, dtype: torch.dtype) -> ZenithState:
 def restored(state: ZenithState, window: int, dtype: torch.dtype) -> ZenithState:
     """Return a checked copy of a state of any framework, in plain numbers that `dtype` can hold."""
     return core.checked(state, window, torch.finfo(dtype).max)
+
+
+def _is_ignored(
+    grad_norm: float | Tensor, rates: Iterable[float | Tensor], found_inf: Tensor | None
+) -> bool | Tensor:
+    """Return whether a step leaves the schedule as it is: a bool where that is known on the host.
+
+    So does a step that a `GradScaler` drops (`found_inf`), and the phantom step, of gradient 0 and
+    every rate 0, by which a checkpoint makes an optimizer fill its state.
+    """
+    dropped = False if found_inf is None else found_inf > 0
+    if not isinstance(grad_norm, Tensor):
+        return bool(dropped) or (grad_norm == 0 and bool(_all_zero(rates)))
+    idle = _all_zero(rates)
+    return dropped if idle is False else (grad_norm == 0) & idle | dropped
 
 
 def _all_zero(rates: Iterable[float | Tensor]) -> Any:
