@@ -81,6 +81,7 @@ def test_what_a_page_says_is_printed(capsys):
     assert f"```text\n{capsys.readouterr().out}```" in page.read_text()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's own
 def test_the_blocks_of_the_page_on_devices_run_on_one(monkeypatch, tmp_path):
     """Its engines are tested elsewhere, in real processes; here each block meets one device."""
     import jax
