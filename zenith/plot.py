@@ -10,8 +10,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+try:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    error.msg = f'zenith.plot needs {error.name}: pip install "zenith-optim[plot]"'
+    raise
 
 from zenith.core import ZenithState, metrics
 from zenith.readers import rows as rows_of
