@@ -14,7 +14,7 @@ try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
-    error.msg = f'zenith.plot needs {error.name}: pip install "zenith-optim[plot]"'
+    error.msg = 'zenith.plot needs matplotlib: pip install "zenith-optim[plot]"'
     raise
 
 from zenith.core import ZenithState, metrics
