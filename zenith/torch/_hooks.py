@@ -114,6 +114,5 @@ def _is_nested(optimizer: Optimizer) -> bool:
     while frame is not None:
         calls += frame.f_code is _HOOKED_STEP and frame.f_locals["self"] is optimizer
         frame = frame.f_back  # type: ignore[assignment]
-    return (
-        calls != 1
-    )  # none is seen where torch.compile has rewritten them: then the depth is right
+    # None is seen where torch.compile has rewritten them, and there the depth is right.
+    return calls != 1
