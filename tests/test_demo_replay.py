@@ -116,6 +116,16 @@ FORMATS = {
         '{"train/grad_norm": 5.0, "train/global_step": 1000, "train/epoch": 2, "_step": 2}\n',
         ("train/grad_norm", [500, 1000], [3.0, 5.0]),
     ),
+    "groups.jsonl": (  # a step in each group, of which the shortest name is another's
+        '{"eval/step": 1, "train/step": 10, "train/grad_norm": 3.0}\n'
+        '{"eval/step": 2, "train/step": 20, "train/grad_norm": 5.0}\n',
+        ("train/grad_norm", [10, 20], [3.0, 5.0]),
+    ),
+    "training-first.jsonl": (  # and none in that of the norm
+        '{"eval/step": 1, "train/step": 10, "optim/grad_norm": 3.0}\n'
+        '{"eval/step": 2, "train/step": 20, "optim/grad_norm": 5.0}\n',
+        ("optim/grad_norm", [10, 20], [3.0, 5.0]),
+    ),
     "both.csv": (  # a `step` that begins anew, with `global_step` beside it
         "epoch,step,global_step,grad_norm\n0,1,1,3\n0,2,2,5\n1,1,3,1\n1,2,4,1\n",
         ("grad_norm", [1, 2, 3, 4], NORMS),

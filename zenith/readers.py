@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,22 +163,31 @@ def _csv(text: str, path: Path) -> Iterator[dict[str, Any]]:
 def _columns(table: Sequence[Mapping[str, Any]]) -> dict[str, list[_Entry]]:
     """Every column that has numbers."""
     columns: dict[str, list[_Entry]] = {}
-    names = sorted({name for row in table for name in row if _rank(name)}, key=_rank)
+    names = {name for row in table for name in row}
+    steps = [name for name in names if _split(name)[1] in _STEPS]
+    surest = {name: sorted(steps, key=partial(_rank, column=name)) for name in names}
     for place, row in enumerate(table, start=1):
-        steps = (_step(row.get(name)) for name in names)
-        step = next((step for step in steps if step is not None), None)
+        found = {name: step for name in steps if (step := _step(row.get(name))) is not None}
         epoch = _number(row.get("epoch", row.get("Epoch"))) or 0.0
         for name, text in row.items():
             if (value := _number(text)) is not None:
+                step = next((found[step] for step in surest[name] if step in found), None)
                 entry = _Entry(place if step is None else step, value, epoch, step is None)
                 columns.setdefault(name, []).append(entry)
     return columns
 
 
-def _rank(name: str) -> tuple[int, int] | tuple[()]:
-    """How sure it is that the name is that of the step, the lowest first; () if it is not."""
-    base = name.removesuffix("/max_steps").rpartition("/")[2].strip().lower()
-    return (_STEPS.index(base), len(name)) if base in _STEPS else ()
+def _rank(step: str, column: str) -> tuple[int, bool, bool, int, str]:
+    """How sure it is that this is the step of a column, the lowest first; its own group before."""
+    group, base = _split(step)
+    foreign = group != _split(column)[0]
+    return _STEPS.index(base), foreign, not group.startswith("train"), len(step), step
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The group and what is named in it."""
+    group, _, base = name.removesuffix("/max_steps").lower().rpartition("/")
+    return group.strip(), base.strip()
 
 
 def _number(text: Any) -> float | None:
