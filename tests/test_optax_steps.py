@@ -398,6 +398,17 @@ def test_a_norm_that_is_given_is_used_and_goes_through_chain_and_multi_steps():
         chain.update(gradient(0), chain.init(params()), grad_norm=jnp.ones(2))
     with pytest.raises(ValueError, match=r"`grad_norm` must be real, got 1j"):
         chain.update(gradient(0), chain.init(params()), grad_norm=1j)
+    for negative in (-1, -1.0, np.float32(-1), np.array(-1.0)):
+        with pytest.raises(ValueError, match=r"`grad_norm` must be >= 0, got -1\.0"):
+            chain.update(gradient(0), chain.init(params()), grad_norm=negative)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+def test_a_negative_norm_that_only_the_device_knows_is_skipped(jit):
+    optimizer = scale_by_zenith(window=1)
+    update = jax.jit(optimizer.update) if jit else optimizer.update
+    _, state = update(gradient(0), optimizer.init(params()), grad_norm=jnp.asarray(-1.0))
+    assert (int(state.count), int(state.skipped)) == (0, 1)
 
 
 def test_a_norm_that_is_given_is_handed_on_to_the_inner_optimizer():

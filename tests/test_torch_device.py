@@ -90,6 +90,21 @@ def test_no_read_with_a_known_norm_with_an_lr_of_0_and_with_low_precision():
         assert optimizer.zenith_state.norms.dtype == torch.float32
 
 
+def negative():
+    return pytest.raises(ValueError, match=r"`grad_norm` must be >= 0, got -1\.0")
+
+
+def test_a_negative_number_as_the_norm_is_refused_without_a_read():
+    with FakeTensorMode():
+        weight = torch.nn.Parameter(torch.ones(3, device="cuda"))
+        weight.grad = torch.ones_like(weight)
+        optimizer = Zenith([weight], window=2)
+        for number in (-1, -1.0, np.float32(-1)):
+            with negative():
+                optimizer.step(grad_norm=number)
+        assert optimizer.state_dict()["param_groups"][0]["zenith_count"].device.type == "cuda"
+
+
 def calls(tensors, nonfinite):
     """The operators that a step dispatches, on fake CUDA tensors with a full window."""
     with FakeTensorMode():
@@ -434,6 +449,20 @@ def test_compiled_step_skips_a_non_finite_gradient(compiler):
     )
     assert optimizer.zenith_state.skipped == 1
     assert optimizer.zenith_state.count == 3
+
+
+def test_compiled_step_that_is_told_the_norm_by_numbers(compiler):
+    """The means of 4, 2 and 1 by a window of 2 are 3 and 1.5; a negative norm is refused."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    weight.grad = torch.ones(1)
+    optimizer = Zenith([weight], lr=0.5, window=2)
+    step = torch.compile(optimizer.step, backend="aot_eager")
+    for norm in (4.0, 2.0, 1.0):
+        step(grad_norm=norm)
+    assert optimizer.get_last_lr() == [0.25]
+    with negative():
+        step(grad_norm=-1.0)
+    assert (weight.item(), optimizer.zenith_state.count) == (1 - 0.5 - 0.5 - 0.25, 3)
 
 
 @pytest.mark.parametrize("name", ["lr", "momentum", "weight_decay", "dampening"])

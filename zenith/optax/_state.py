@@ -1,6 +1,6 @@
 """The schedule's state as JAX arrays, the call that advances it, and its place in an optimizer."""
 
-from numbers import Number
+from numbers import Number, Real
 from typing import Any
 
 import jax
@@ -29,7 +29,8 @@ def observe(
     """Return the state after this gradient: as it was, if the tree holds no gradient at all.
 
     Raises:
-        ValueError: if the state is not of this window, or `grad_norm` is no real scalar.
+        ValueError: if the state is not of this window, or `grad_norm` is no real scalar, or is a
+            negative number of Python or NumPy; a negative one on a device counts as skipped.
     """
     if state.norms.shape != (window,):  # restored by what does not look at shapes
         raise ValueError(
@@ -45,6 +46,8 @@ def observe(
         raise ValueError(f"`grad_norm` must be a scalar, got shape {norm.shape}")
     if jnp.iscomplexobj(norm):
         raise ValueError(f"`grad_norm` must be real, got {grad_norm!r}")
+    if isinstance(grad_norm, Real | np.generic | np.ndarray) and (number := float(grad_norm)) < 0:
+        raise ValueError(f"`grad_norm` must be >= 0, got {number!r}")
     return core.update(state, norm.astype(dtype), jnp)
 
 

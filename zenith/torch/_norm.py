@@ -78,7 +78,10 @@ def as_norm(grad_norm: float | Tensor, dtype: torch.dtype, device: torch.device)
     """
     if not isinstance(grad_norm, Real | Tensor):
         raise TypeError(f"`grad_norm` must be a number or a tensor, got {grad_norm!r}")
-    if hasattr(grad_norm, "full_tensor"):
+    if not isinstance(grad_norm, Tensor):
+        if grad_norm < 0:
+            raise ValueError(f"`grad_norm` must be >= 0, got {float(grad_norm)!r}")
+    elif hasattr(grad_norm, "full_tensor"):
         grad_norm = grad_norm.full_tensor()
     norm = torch.as_tensor(grad_norm, dtype=dtype, device=device).detach()
     if norm.numel() != 1:
