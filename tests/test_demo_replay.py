@@ -183,12 +183,38 @@ def test_a_line_ends_at_a_newline_alone(tmp_path, sign):
         '{"step": 1, "grad_norm": 3}\n{"step": 2, "grad_norm": 5}\n{"step": 3, "grad_n',
         "step,grad_norm,loss\n1,3,0.1\n2,5,0.1\n3,1",
         '{"step": 1, "grad_norm": 3}\n{"step": 2, "grad_norm": 5}\n\0\0\0\0',  # lost power
+        '{"step": 1, "grad_norm": 3}\n{"step": 2, "grad_norm": 5}\n{"step": 3, "grad_n\r\n',
     ],
 )
 def test_a_last_line_that_a_kill_has_cut_off(tmp_path, text):
     path = tmp_path / "log"
     path.write_text(text)
     assert series(path)[:3] == ("grad_norm", [1, 2], [3.0, 5.0])
+
+
+def test_a_last_character_that_a_kill_has_cut_off(tmp_path):
+    path = tmp_path / "log"
+    whole = '{"step": 1, "grad_norm": 3}\r\n{"step": 2, "grad_norm": 5}\r\n{"note": "é'.encode()
+    path.write_bytes(whole[:-1])
+    assert series(path)[:3] == ("grad_norm", [1, 2], [3.0, 5.0])
+
+
+def test_a_banner_above_the_rows(tmp_path):
+    path = tmp_path / "log"
+    path.write_text('== run ==\n{"step": 10, "grad_norm": 3}\n{"step": 20, "grad_norm": 5}\n')
+    assert series(path) == ("grad_norm", [10, 20], [3.0, 5.0], 0, False)
+    path.write_text("== run ==\n\nstep,grad_norm\n10,3\n20,5\n")
+    assert series(path) == ("grad_norm", [10, 20], [3.0, 5.0], 0, False)
+    path.write_text("run 7, seed 1\nstep,grad_norm\n10,3\n20,5\n")
+    with pytest.raises(ValueError, match=r"logs no gradient norm, only run 7, seed 1$"):
+        series(path)
+
+
+@pytest.mark.parametrize("word", ["nan", "inf"])
+def test_a_step_that_is_not_finite_is_none(tmp_path, word):
+    lines = [(word, 10, 3), (word, 20, 5)]
+    path = write_csv(tmp_path / "log.csv", ["global_step", "step", "grad_norm"], *lines)
+    assert series(path) == ("grad_norm", [10, 20], [3.0, 5.0], 0, False)
 
 
 BANNER = "=" * 30 + "\n Welcome to the training\n" + "=" * 30 + "\nstep 1 | grad norm 3.0\n"

@@ -5,6 +5,8 @@ import io
 import json
 import math
 import os
+import re
+from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
@@ -56,9 +58,11 @@ def rows(path: Path) -> list[dict[str, Any]]:
         ValueError: naming the file, and the line, if it is none of these.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig").strip(" \r\t\0")
+        # A decoder that waits for more leaves out a last character that was cut off.
+        text = getincrementaldecoder("utf-8-sig")().decode(path.read_bytes())
     except UnicodeDecodeError:
         raise ValueError(f"{path}: neither CSV nor JSON lines") from None
+    text = io.StringIO(text, newline=None).read().strip(" \r\t\0")
     if not text.strip():
         raise ValueError(f"{path}: empty")
     if text.lstrip()[0] in "{[":
@@ -108,7 +112,8 @@ def _json(text: str, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_lines(text: str, path: Path) -> Iterator[dict[str, Any]]:
-    *whole, last = enumerate(text.split("\n"), start=1)  # splitlines() splits in strings as well
+    # splitlines() splits in strings as well
+    *whole, last = enumerate(text.rstrip().split("\n"), start=1)
     for n, line in [*whole, last]:
         try:
             document = json.loads(line) if line.strip() else None
@@ -137,7 +142,7 @@ def _row(row: Any, place: str) -> dict[str, Any]:
 def _in_text(text: str) -> Iterator[dict[str, Any]]:
     for line in text.split("\n"):
         start = line.find('{"')
-        if start > 0:
+        if start >= 0:
             try:
                 row = json.loads(line[start:])
             except ValueError:
@@ -146,9 +151,10 @@ def _in_text(text: str) -> Iterator[dict[str, Any]]:
 
 
 def _csv(text: str, path: Path) -> Iterator[dict[str, Any]]:
-    head = text.lstrip().split("\n")[0]
+    """The rows below the first line that has a delimiter: what stands above it is a banner."""
+    head = next((line for line in text.split("\n") if re.search("[,;\t]", line)), "")
     delimiter = max(",;\t", key=head.count)
-    lines = io.StringIO(text.lstrip("\n"), newline="")
+    lines = io.StringIO(text[text.index(head) :].lstrip("\n"), newline="")
     reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         found = list(reader)
@@ -202,8 +208,9 @@ def _number(text: Any) -> float | None:
 
 
 def _step(text: Any) -> float | None:
-    """A step, also one that ms-swift writes as "10/438"."""
-    return _number(text.partition("/")[0] if isinstance(text, str) else text)
+    """A step, also one that ms-swift writes as "10/438"; what is not finite is none."""
+    step = _number(text.partition("/")[0] if isinstance(text, str) else text)
+    return step if step is not None and math.isfinite(step) else None
 
 
 def _counted_on(entries: Sequence[_Entry]) -> Iterator[tuple[float, float]]:
