@@ -145,6 +145,16 @@ def test_csv_goes_on_after_a_line_that_was_cut_off(tmp_path):
     assert path.read_text().splitlines() == ["step,scale", "7,1.0", "8,0.", "9,0.5"]
 
 
+def test_csv_goes_on_from_the_last_whole_step(tmp_path):
+    path = tmp_path / "zenith.csv"
+    path.write_bytes(b"step,scale\r\n121,1\r\n122,2\r\n12")
+    assert to_csv(path).last_step == 122
+    to_csv(path)(123, {"scale": 3})
+    assert path.read_bytes() == b"step,scale\r\n121,1\r\n122,2\r\n12\r\n123,3\r\n"
+    path.write_text("step,scale\n1.0,1\n2.0,2\n3.5,3\n")
+    assert to_csv(path).last_step == 2
+
+
 def test_csv_with_a_number_that_comes_now_and_then(tmp_path):
     path = tmp_path / "zenith.csv"
     with MetricLog(to_csv(path, columns=["validation"])) as log:
@@ -257,6 +267,10 @@ def test_tensorboard_in_a_folder(tmp_path):
     logged(to_tensorboard(tmp_path / "runs"))
     gc.collect()
     assert series(tmp_path / "runs") == ("zenith/grad_norm", [1, 2, 3], NORMS, 0, False)
+    log = MetricLog(to_tensorboard(tmp_path / "open"), every=2)
+    log({"grad_norm": 4.0})
+    log({"grad_norm": 3.0})
+    assert series(tmp_path / "open").values == [4.0, 3.0]  # while the run goes on
     with pytest.raises(TypeError, match="`writer` must be a folder or a SummaryWriter, got 3"):
         to_tensorboard(3)
 

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import re
 import time
 import warnings
 import weakref
@@ -29,8 +30,9 @@ class _Csv:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames) if reader.fieldnames else None
                 for row in reader:
-                    if (step := row.get("step") or "").isdecimal():
-                        self.last_step = int(step)
+                    step = re.fullmatch(r"(\d+)(\.0*)?", row.get("step") or "")
+                    if step and None not in row.values():  # as in one that was cut off
+                        self.last_step = int(step[1])
 
     def __call__(self, step: int, numbers: Mapping[str, float]) -> None:
         row = {"step": step, **numbers}
@@ -114,6 +116,8 @@ def to_tensorboard(writer: Any, prefix: str = "zenith/") -> Sink:
             else:
                 writer.scalar(prefix + name, number, step)
 
+    if isinstance(writer, _Folder):  # a writer of the user's own is flushed as it was set up
+        write.flush = writer.flush  # type: ignore[attr-defined]
     return write
 
 
@@ -124,6 +128,7 @@ class _Folder:
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self._writer = EventFileWriter(fspath(path))
+        self.flush = self._writer.flush
         weakref.finalize(self, self._writer.close)
 
     def add_scalar(self, name: str, number: float, step: int) -> None:

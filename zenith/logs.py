@@ -143,6 +143,8 @@ def _flush(waiting: list[_Row], sinks: Sequence[Sink]) -> None:
         for sink in sinks:
             sink(*waiting[0])
         del waiting[0]
+    for sink in sinks:
+        getattr(sink, "flush", bool)()
 
 
 def _numbers_of(source: Any) -> dict[str, Any]:
