@@ -178,6 +178,14 @@ def test_momentum_and_a_skipped_step_under_it(wrap):
     assert (group["zenith_count"], group["zenith_skipped"]) == (2, 1)
 
 
+def test_it_loads_the_state_dict_of_an_sgd_and_keeps_its_own_options():
+    """The norms are 4 + 10 / 2, and 1.75 + 5.5 / 2 after a step of 0.5 * 9: 9 and 4.5."""
+    optimizer, weight = wrapped(Wrapper, window=1, weight_decay=0.5, decay_in_norm=True)
+    optimizer.load_state_dict(torch.optim.SGD([weight], lr=0.5, weight_decay=0.5).state_dict())
+    assert train(optimizer, weight, [4.0, 1.75]) == [0.5, 0.25]
+    assert weight.item() == 5.5 - 0.25 * 4.5
+
+
 @pytest.mark.parametrize("way", [{}, {"flatten_optimizer_state_dict": True}])
 def test_it_goes_through_a_distributed_checkpoint(way, tmp_path):
     options = StateDictOptions(**way)

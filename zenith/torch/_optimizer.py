@@ -185,6 +185,8 @@ class Zenith(Saved):
         return loss
 
     def _batch(self, group: dict[str, Any]) -> Batch:
+        # A wrapper may have put in the groups of a torch.optim.SGD, which have no such option.
+        group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
         params: list[Tensor] = []
         grads: list[Tensor] = []
         momentum_buffers: list[Tensor | None] = []
