@@ -1,5 +1,6 @@
 """zenith.torch.ZenithLR multiplies: `group["lr"]` is the user's own, whoever writes it."""
 
+import copy
 import gc
 import weakref
 
@@ -11,7 +12,7 @@ from _stepping import NORMS, SCALES, scalar, sgd, take
 from torch.optim import lr_scheduler as schedulers
 from torch.optim.swa_utils import SWALR
 
-from zenith.torch import ZenithLR
+from zenith.torch import Zenith, ZenithLR
 
 
 def test_the_scales_of_these_norms():
@@ -208,3 +209,42 @@ def test_a_second_one_on_the_same_optimizer_is_refused():
     assert [take(optimizer, weight, norm) for norm in (4.0, 1.0)] == pytest.approx([0.1, 0.025])
     first.detach()
     ZenithLR(optimizer, window=1)
+
+
+class Wrapper(torch.optim.Optimizer):
+    """The shape of Lookahead: its groups are those of the optimizer inside, which steps."""
+
+    def __init__(self, inside):
+        super().__init__(inside.param_groups, inside.defaults)
+        self.inside = inside
+
+    def step(self, closure=None):
+        return self.inside.step(closure)
+
+
+def test_a_wrapper_of_what_is_scaled_already_is_refused():
+    inside, weight = sgd()
+    first = ZenithLR(inside, window=1)
+    outside = Wrapper(inside)
+    with pytest.raises(ValueError, match=r"share its parameter groups with one that has.*detach"):
+        ZenithLR(outside, window=1)
+    assert [take(outside, weight, norm) for norm in (4.0, 1.0)] == pytest.approx([0.1, 0.025])
+    first.detach()
+    second = ZenithLR(outside, window=1)
+    assert [take(outside, weight, norm) for norm in (4.0, 1.0)] == pytest.approx([0.1, 0.025])
+    with pytest.raises(ValueError, match=r"share its parameter groups with one that has"):
+        ZenithLR(inside, window=1)
+    assert second.zenith_state.count == 2
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_wrapper_of_a_zenith_is_refused_but_not_what_has_only_loaded_one(copied):
+    inside, _ = sgd(kind=Zenith)
+    inside = copy.deepcopy(inside) if copied else inside
+    with pytest.raises(ValueError, match="must not share its parameter groups with a Zenith"):
+        ZenithLR(Wrapper(inside), window=1)
+    plain, weight = sgd()
+    plain.load_state_dict(inside.state_dict())
+    scheduler = ZenithLR(plain, window=1)
+    assert [take(plain, weight, norm) for norm in (4.0, 1.0)] == pytest.approx([0.1, 0.025])
+    assert scheduler.zenith_state.count == 2

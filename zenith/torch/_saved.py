@@ -1,6 +1,7 @@
 """SGD whose parameter groups hold the schedule as well, and are saved and loaded with it."""
 
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -22,7 +23,9 @@ from zenith.torch._groups import (
 )
 from zenith.torch._state import dtype_for, restored, tensors
 
-__all__ = ["Saved"]
+__all__ = ["Saved", "alive"]
+
+alive: "WeakSet[Saved]" = WeakSet()
 
 
 class Saved(SGD):
@@ -49,6 +52,7 @@ class Saved(SGD):
             group.setdefault("decay_in_norm", own["decay_in_norm"])
         self._holder: dict[str, Any] = {}
         self._state = tensors(core.init(self.window), self._dtype, self._home())
+        alive.add(self)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the optimizer's state, the schedule's among it, as `torch.save` can write it."""
@@ -106,6 +110,7 @@ class Saved(SGD):
             group.setdefault("decay_in_norm", self.defaults["decay_in_norm"])
         self._dtype, self._rates, self._holder = dtype, [], {}
         self._state = tensors(loaded, dtype, self._home())
+        alive.add(self)
 
     def __repr__(self) -> str:
         groups, own = self.param_groups, {name: getattr(self, name) for name in OWN}

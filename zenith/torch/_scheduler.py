@@ -15,6 +15,7 @@ from zenith.torch._hooks import on_step
 from zenith.torch._norm import norm_or_number
 from zenith.torch._optimizer import Zenith
 from zenith.torch._rates import Loan, Rate, fill, like, scaled
+from zenith.torch._saved import alive
 from zenith.torch._state import dtype_for, measured, observe, restored, snapshot, tensors
 
 __all__ = ["ZenithLR"]
@@ -52,7 +53,8 @@ class ZenithLR(LRScheduler):
     Raises:
         TypeError: if `window` is not an integer, or `optimizer` not an Optimizer, or one that wraps
             another and whose `step` runs no hooks.
-        ValueError: if `window` is less than 1, or `optimizer` is a `Zenith` or has a `ZenithLR`.
+        ValueError: if `window` is less than 1, or `optimizer` is a `Zenith` or has a `ZenithLR`, or
+            wraps one that is or has.
 
     Note:
         A float `group["lr"]` on a GPU has to be read back from the device at every step. A tensor
@@ -265,11 +267,23 @@ def _check(optimizer: Any) -> None:
             "`optimizer` must be an Optimizer whose `step` runs torch's step hooks, which a "
             f"{kind.__name__} is not: make ZenithLR on the optimizer inside"
         )
-    if (other := _schedulers.get(optimizer)) is not None and other() is not None:
+    if any(_share_groups(optimizer, other) for other in alive):
         raise ValueError(
-            "`optimizer` must not have a ZenithLR yet, or its rate would be scaled twice: "
-            "call .detach() of the one that it has"
+            "`optimizer` must not share its parameter groups with a Zenith, "
+            "which scales their rate itself"
         )
+    having = [other for other, scheduler in _schedulers.items() if scheduler() is not None]
+    if any(_share_groups(optimizer, other) for other in having):
+        raise ValueError(
+            "`optimizer` must not have a ZenithLR yet, nor share its parameter groups with one "
+            "that has, or its rate would be scaled twice: call .detach() of that ZenithLR"
+        )
+
+
+def _share_groups(one: Optimizer, other: Optimizer) -> bool:
+    """Whether they are the same, or one wraps the other."""
+    ids = {id(group) for group in other.param_groups}
+    return one is other or any(id(group) in ids for group in one.param_groups)
 
 
 def _weak(method: Callable[..., Any]) -> Callable[..., Any]:
