@@ -366,6 +366,9 @@ def test_warnings():
     assert warnings(Series("norm", at, falling), [20]) == []
     (clipped,) = warnings(Series("norm", at, [min(0.1, norm) for norm in falling]), [5])
     assert clipped.startswith("10 of 20 norms are 0.1, the highest: were they taken after clip")
+    rounded = [0.9951, 1.0, 1.0042, 0.998, 1.003, *falling[5:]]  # to 1, in bfloat16
+    (clipped,) = warnings(Series("norm", at, rounded), [5])
+    assert clipped.startswith("5 of 20 norms are 1.0042, the highest")
     bad = [*falling[:18], math.nan, -1.0]
     assert warnings(Series("norm", at, bad), [5]) == [
         "2 of 20 norms are negative or not finite, and are skipped"

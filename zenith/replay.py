@@ -122,8 +122,8 @@ def warnings(logged: Series, windows: Sequence[int]) -> list[str]:
     if not finite:
         return found
     highest = max(finite)
-    # A clipped norm is the bound up to rounding; a few at the maximum are nothing.
-    at_the_top = sum(norm >= highest * (1 - 1e-3) for norm in finite)
+    # A clipped norm is the bound up to rounding, as in bfloat16; a few at the maximum are nothing.
+    at_the_top = sum(norm >= highest * (1 - 1e-2) for norm in finite)
     if highest > 0 and len(finite) >= 10 and at_the_top > _SATURATED * len(finite):
         found.append(
             f"{at_the_top} of {len(finite)} norms are {highest:.6g}, the highest: were they taken "
