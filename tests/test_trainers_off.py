@@ -56,6 +56,10 @@ def test_a_full_window_of_one_value_is_told_once():
     assert watched([1.0, 2.0, *rounded], window=12) == [CLIPPED]
 
 
+def test_norms_that_were_clipped_to_1_in_bfloat16():
+    assert len(watched([0.9951, 1.0042] * 10, window=12)) == 1
+
+
 def test_at_least_ten_are_needed_and_a_window_that_is_full():
     assert watched([1.0] * 9, window=2) == []
     assert len(watched([1.0] * 10, window=2)) == 1
@@ -63,7 +67,7 @@ def test_at_least_ten_are_needed_and_a_window_that_is_full():
 
 
 def test_norms_that_move_are_not_clipped():
-    assert watched([1.0 + 0.003 * (i % 2) for i in range(40)], window=12) == []
+    assert watched([1.0 + 0.03 * (i % 2) for i in range(40)], window=12) == []
     assert watched([1.0] * 5 + [0.0] * 40, window=3) == []  # a dead network: the rate is 0
     alternating = [(1.0, 3.0)[i % 2] for i in range(40)]
     assert watched(alternating, window=12, every=2) == []  # every row has 3, but a mean of 2
@@ -161,6 +165,22 @@ def test_an_optimizer_with_several_logs_is_told_of_once():
     with pytest.warns(ZenithWarning, match="gradient norms are all 1:"):
         run()
     run()
+
+
+def test_optimizers_that_share_a_log_are_told_of_each():
+    weights = [torch.nn.Parameter(torch.ones(1)) for _ in range(2)]
+    first, second = Zenith([weights[0]], window=2), Zenith([weights[1]], window=30)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with MetricLog(every=3) as log:
+            for _ in range(12):
+                for optimizer, weight, norm in zip((first, second), weights, (1, 5), strict=True):
+                    weight.grad = torch.full((1,), float(norm))
+                    optimizer.step()
+                    log(optimizer)
+    clipped, short = warned(caught)
+    assert clipped.startswith("the last 10 gradient norms are all 1:")
+    assert short.startswith("the log ended after 12 gradient norms, before the `window` of 30")
 
 
 def test_optimizers_that_nobody_reads_say_nothing():
@@ -276,5 +296,7 @@ def test_zenith_is_found_inside_of_wrappers():
     assert find([optimizer, SequentialLR(optimizer, [warm, under], [5])], "x") == [under]
     own = Zenith([torch.nn.Parameter(torch.ones(1))])
     assert find([own, LinearLR(own)], "x") == [own]  # once
+    optimizer.scheduler = warm  # which holds the optimizer
+    assert find([optimizer, under], "x") == [under]
     with pytest.raises(TypeError, match="it must be, got AdamW and NoneType"):
         find([optimizer, None], "it must be")

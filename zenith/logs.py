@@ -81,7 +81,7 @@ class MetricLog:
         ends = [getattr(sink, "last_step", 0) for sink in sinks]
         self.step: int = max([0, *ends]) if step is None else step
         self.watch = Watch(remedy)
-        self._sinks: Sequence[Sink] = (self.watch, *sinks)
+        self._sinks: Sequence[Sink] = sinks
         self._waiting: list[_Row] = []
         weakref.finalize(self, _flush, self._waiting, self._sinks)
 
@@ -101,10 +101,10 @@ class MetricLog:
         """
         numbers = _numbers_of(source) | more
         numbers = {name: _kept(name, value) for name, value in numbers.items()}
-        self.watch.see(source)
+        look = self.watch.see(source)
         self.watch.remedy = self.watch.remedy or _remedy(source, numbers)
         self.step = self.step + 1 if step is None else step
-        self._waiting.append((self.step, numbers))
+        self._waiting.append((self.step, numbers, look))
         if len(self._waiting) >= self.every:
             self.flush()
 
@@ -133,15 +133,16 @@ class MetricLog:
             logging.getLogger("zenith").exception("the last steps could not be logged")
 
 
-_Row = tuple[int, dict[str, Any]]
+_Row = tuple[int, dict[str, Any], Sink]  # the last, of the watch
 
 
 def _flush(waiting: list[_Row], sinks: Sequence[Sink]) -> None:
     """Hand on what is waiting; what a sink fails to take goes on waiting."""
     _read(waiting)
     while waiting:
-        for sink in sinks:
-            sink(*waiting[0])
+        step, numbers, look = waiting[0]
+        for sink in (look, *sinks):
+            sink(step, numbers)
         del waiting[0]
     for sink in sinks:
         getattr(sink, "flush", bool)()
@@ -191,7 +192,7 @@ def _kept(name: str, value: Any) -> Any:
 def _read(rows: Sequence[_Row]) -> None:
     """Put plain numbers in place of tensors: one read for all of one dtype, on one device."""
     groups: defaultdict[Any, list[tuple[dict[str, Any], str]]] = defaultdict(list)
-    for _, numbers in rows:
+    for _, numbers, _ in rows:
         for name, value in numbers.items():
             if not isinstance(value, int | float):
                 groups[_library(value), str(getattr(value, "device", "")), value.dtype].append(
