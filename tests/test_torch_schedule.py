@@ -690,6 +690,32 @@ def test_a_numpy_scalar_is_a_number(given):
     assert type(optimizer.get_last_lr()[0]) is float
 
 
+@pytest.mark.parametrize("where", ["constructor", "group", "added group"])
+def test_a_numpy_array_of_no_dimension_is_a_number(where):
+    weight, lr = scalar(2.0), np.array(0.5)
+    optimizer = Zenith([weight], lr=lr if where == "constructor" else 0.1, window=1)
+    if where == "group":
+        optimizer.param_groups[0]["lr"] = lr
+    elif where == "added group":
+        optimizer.param_groups.clear()
+        optimizer.add_param_group({"params": [weight], "lr": lr})
+    assert drive(optimizer, weight, [4.0, 2.0]) == [0.5, 0.25]
+    assert weight.item() == 2.0 - 0.5 * 4.0 - 0.25 * 2.0
+
+
+@pytest.mark.parametrize("kind", [float, np.float64, np.array])
+def test_a_schedule_that_ends_just_below_0_steps_on(kind):
+    """As a cosine may, by its rounding; a rate is refused in the constructor alone."""
+    weight = scalar(2.0)
+    optimizer = Zenith([weight], lr=0.5, window=1)
+    optimizer.param_groups[0]["lr"] = kind(-(2.0**-60))
+    assert drive(optimizer, weight, [4.0]) == [-(2.0**-60)]
+    assert weight.item() == 2.0
+    optimizer.param_groups[0]["lr"] = np.array([0.5])
+    with pytest.raises(TypeError, match=r"`lr` must be a number, got array\(\[0\.5\]\)"):
+        optimizer.step()
+
+
 def test_lambda_lr_of_numpys_cosine():
     """The rates are cos(step / 10) * scale, with scales 1, 3/4, 2/4 of norms 4, 3, 2."""
     weight = scalar()

@@ -79,8 +79,9 @@ def plain(group: Group) -> Group:
         return group
     if torch.compiler.is_compiling():
         odd.pop("lr", None)  # an input of the graph, which a new rate does not compile anew
-    else:
-        checked_options(odd)
+    else:  # no range: of a float that a scheduler has put there none is checked either
+        for name, value in odd.items():
+            _checked_type(name, value)
     odd = {name: float(x) for name, x in odd.items() if not isinstance(x, Tensor)}
     return {**group, **odd}
 
@@ -115,14 +116,21 @@ def checked_options(options: Mapping[str, Any]) -> None:
     for name in _NUMBERS:
         if name not in options or isinstance(value := options[name], Tensor):
             continue
-        if not isinstance(value, Real):
-            raise TypeError(f"`{name}` must be a number, got {value!r}")
+        _checked_type(name, value)
         if name in _AT_LEAST_0 and not float(value) >= 0:
             raise ValueError(f"Invalid {_AT_LEAST_0[name]}: {value!r}; `{name}` must be >= 0")
     for name in _FLAGS:
         if name in options and options[name] not in (None, False, True):
             raise TypeError(f"`{name}` must be True or False, got {options[name]!r}")
     _check_own(options.get("max_grad_norm"), options.get("nonfinite", "skip"))
+
+
+def _checked_type(name: str, value: Any) -> None:
+    if isinstance(value, Tensor):
+        return
+    number = value.item() if getattr(value, "ndim", None) == 0 else value  # of a NumPy array
+    if not isinstance(number, Real):
+        raise TypeError(f"`{name}` must be a number, got {value!r}")
 
 
 def _check_own(max_grad_norm: Any, nonfinite: Any) -> None:
