@@ -147,11 +147,16 @@ _CHECKPOINTS = (
 
 
 def _respelled(arguments: Sequence[str]) -> list[str]:
-    """`--window 50 --window 500` for `--window 50 500`, after which a file may come."""
+    """`--window 50 --window 500` for `--window 50 500`, after which a file may come.
+
+    Any number is a window there, so that 3.5 is refused as one and not taken for the file.
+    """
     spelled: list[str] = []
     for word in arguments:
         after_one = "--window" in spelled[-2:-1] or "".join(spelled[-1:]).startswith("--window=")
-        spelled += ["--window", word] if after_one and word.isdecimal() else [word]
+        spelled += (
+            ["--window", word] if after_one and re.fullmatch(r"[+-]?[\d.]*\d", word) else [word]
+        )
     return spelled
 
 
