@@ -48,6 +48,14 @@ def test_of_booleans_too_and_a_step_of_integers_is_skipped():
     assert int(zenith_state(state).skipped) == 1
 
 
+@pytest.mark.parametrize("label", ["name", np.str_("name"), np.array(["a", "b"]), np.array(object)])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_leaf_that_is_no_number_has_no_part_in_the_dtype(form, label):
+    params = {"label": label, "w": jnp.ones(2)}
+    optax.sgd(LR).init(params)
+    assert zenith_state(FORMS[form](1).init(params)).norms.dtype == jnp.float32
+
+
 def test_while_the_window_fills_integers_give_what_they_give_in_sgd():
     gradient = jnp.array([8, -7])
     ours, theirs = zenith(LR, momentum=0.9), optax.sgd(LR, momentum=0.9)

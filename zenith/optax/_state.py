@@ -18,8 +18,8 @@ __all__ = ["init", "observe", "set_zenith_state", "zenith_state"]
 def init(window: int, params: optax.Params) -> ZenithState:
     """Return the state before the first norm, as arrays that share no buffer."""
     leaves = jax.tree.leaves(params)  # of an Equinox module its functions as well
-    numbers = [leaf for leaf in leaves if hasattr(leaf, "dtype") or isinstance(leaf, Number)]
-    wide = any(jnp.result_type(x) in (jnp.float64, jnp.complex128) for x in numbers)
+    dtypes = map(jnp.result_type, filter(_is_number, leaves))
+    wide = any(dtype in (jnp.float64, jnp.complex128) for dtype in dtypes)
     return _arrays(core.init(window), jnp.float64 if wide else jnp.float32)
 
 
@@ -123,6 +123,11 @@ def _only(opt_state: optax.OptState) -> tuple[Any, ZenithState]:
             + (f"got {len(found)}, at {paths}" if found else "got none")
         )
     return found[0]
+
+
+def _is_number(leaf: Any) -> bool:
+    dtype = getattr(leaf, "dtype", None)  # a label's is that of a string
+    return isinstance(leaf, Number) if dtype is None else jnp.issubdtype(dtype, jnp.number)
 
 
 def _is_zenith_state(node: Any) -> bool:
