@@ -163,6 +163,25 @@ def test_a_compiled_step(tensor_lr):
     assert math.isclose(zenith_lr.get_last_lr()[0], 0.025, rel_tol=1e-6)
 
 
+@pytest.mark.parametrize("first", [False, True])
+def test_a_post_hook_finds_the_users_own_rate(first):
+    """Whether it was registered before or after: it may save the optimizer."""
+    optimizer, weight = sgd()
+    saved = []
+
+    def save(optimizer, args, kwargs):
+        saved.append(optimizer.state_dict()["param_groups"][0]["lr"])
+
+    if first:
+        optimizer.register_step_post_hook(save)
+    zenith_lr = ZenithLR(optimizer, window=1)
+    if not first:
+        optimizer.register_step_post_hook(save)
+    assert [take(optimizer, weight, norm) for norm in (4.0, 2.0)] == pytest.approx([0.1, 0.05])
+    assert saved == [0.1, 0.1]
+    assert zenith_lr.get_last_lr() == [0.05]
+
+
 def test_a_numpy_rate_where_norms_are_on_a_device(monkeypatch):
     monkeypatch.setattr(_norm, "on_host", lambda tensor: False)
     optimizer, weight = sgd(np.float64(0.1))

@@ -33,7 +33,7 @@ def on_step(
     Args:
         optimizer: of a class whose `step` runs hooks.
         before: a step pre-hook: `before(optimizer, args, kwargs)` returns None, or other arguments.
-        after: a step post-hook: `after(optimizer, args, kwargs)`.
+        after: a step post-hook: `after(optimizer, args, kwargs)`; beside a `before` the first one.
         failed: called without arguments as an exception leaves `optimizer.step(...)`.
 
     Returns:
@@ -57,6 +57,8 @@ class StepHooks:
             optimizer.register_step_pre_hook(self._enter),
             optimizer.register_step_post_hook(self._leave),
         ]
+        if before is not None:  # what it has changed is put back before any other hook looks
+            optimizer._optimizer_step_post_hooks.move_to_end(self._handles[1].id, last=False)
         if failed is not None:
             self._handles.append(_Guard(optimizer, failed))
 
