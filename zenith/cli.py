@@ -154,9 +154,8 @@ def _respelled(arguments: Sequence[str]) -> list[str]:
     spelled: list[str] = []
     for word in arguments:
         after_one = "--window" in spelled[-2:-1] or "".join(spelled[-1:]).startswith("--window=")
-        spelled += (
-            ["--window", word] if after_one and re.fullmatch(r"[+-]?[\d.]*\d", word) else [word]
-        )
+        numeric = re.fullmatch(r"[+-]?[\d.]*\d", word)
+        spelled += ["--window", word] if after_one and numeric else [word]
     return spelled
 
 
