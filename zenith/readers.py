@@ -51,8 +51,8 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
     Of the `trainer_state.json` of Hugging Face's Trainer these are its `log_history`; of an object
     of lists, what stands at the same place in each; of a text log, the JSON objects that end its
-    lines, as fairseq writes them. A last line that was cut off is left out, and so are lines without
-    a delimiter above the header of a CSV file.
+    lines, as fairseq writes them. A last line that was cut off is left out, and so are lines
+    without a delimiter above the header of a CSV file.
 
     Raises:
         OSError: if the file cannot be read.
