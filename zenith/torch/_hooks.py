@@ -58,7 +58,8 @@ class StepHooks:
             optimizer.register_step_post_hook(self._leave),
         ]
         if before is not None:  # what it has changed is put back before any other hook looks
-            optimizer._optimizer_step_post_hooks.move_to_end(self._handles[1].id, last=False)
+            hooks: Any = optimizer._optimizer_step_post_hooks  # an OrderedDict
+            hooks.move_to_end(self._handles[1].id, last=False)
         if failed is not None:
             self._handles.append(_Guard(optimizer, failed))
 
