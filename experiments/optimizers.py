@@ -1,26 +1,23 @@
-"""Every optimizer of the experiments, by name: `make("DoG", parameters, lr=0.1, steps=39063)`.
+"""Every optimizer of the experiments, by the name that the command line and paths have for it.
 
 The published package is used where there is one that does what its paper says, with the settings
-that its authors recommend; `lr` is for those that take a rate (0.1 in the ZENITH paper, for all).
-`tests/test_experiments_rivals.py` holds a step of each against numbers worked out by hand.
+that its authors recommend, and is imported when the optimizer is built. What `build` takes besides
+the parameters are the optimizer's options, with their defaults: 0.1 where it takes a rate, as in
+the ZENITH paper. `tests/experiments` holds a step of each against numbers worked out by hand.
 """
 
-from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
-import dadaptation
-import dog
-import parameterfree
-import prodigyopt
-import pytorch_optimizer
-import schedulefree
 import torch
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 
 from experiments import rivals
+from experiments.errors import UserError
 from zenith.torch import Zenith
 
-__all__ = ["OPTIMIZERS", "Paper", "Recipe", "make"]
+__all__ = ["OPTIMIZERS", "Paper", "Recipe", "recipe"]
 
 
 class Paper(NamedTuple):
@@ -31,75 +28,168 @@ class Paper(NamedTuple):
     memory: int  # multiples of the model
 
 
-class Recipe(NamedTuple):
-    """How an optimizer is made of parameters, a rate and a horizon in steps."""
+def _in_force(optimizer: Any) -> float:
+    """The rate at which the last step was made, of the first group."""
+    if isinstance(optimizer, Zenith):
+        return optimizer.get_last_lr()[0]
+    group = optimizer.param_groups[0]
+    return float(group["rate"] if "rate" in group else group["lr"])
 
-    build: Callable[[list[Any], float, int], Any]
+
+class Recipe(NamedTuple):
+    """How an optimizer is made, and how it is run.
+
+    Attributes:
+        label: its name in tables and pictures.
+        build: makes it of a list of parameters; its keywords are the optimizer's options.
+        scheduler: makes what plans the rate, of the optimizer and the steps of the whole run.
+        planned: when the scheduler steps: after every `"step"`, or after every `"segment"`, on the
+            validation loss, or the training loss where a task has none.
+        averages: whether it is tested at other weights than it is trained at: `eval()`, `train()`.
+        rate: the rate in force, of the first group; NaN where there is no single one.
+        color: of its lines.
+        dash: of its lines, to tell them apart without colours.
+        paper: its row of table 1.
+    """
+
+    label: str
+    build: Callable[..., Any]
+    scheduler: Callable[[Any, int], Any] | None = None
+    planned: Literal["step", "segment"] = "step"
+    averages: bool = False
+    rate: Callable[[Any], float] = _in_force
+    color: str = "0.5"
+    dash: str = "-"
     paper: Paper | None = None
 
+    def takes(self) -> set[str]:
+        """The names of the options."""
+        return set(inspect.signature(self.build).parameters) - {"params"}
 
-def _scheduled(scheduler: Callable[[Any, int], Any], base: Any) -> Callable[..., Any]:
-    def build(params: list[Any], lr: float, steps: int) -> Any:
-        optimizer = base(params, lr)
-        return optimizer, scheduler(optimizer, steps)
+    def make(self, params: Iterable[Any], steps: int, options: Mapping[str, Any]) -> Any:
+        """Return the optimizer, and its scheduler or None.
 
-    return build
-
-
-def _alone(build: Callable[[list[Any], float], Any]) -> Callable[..., Any]:
-    return lambda params, lr, steps: (build(params, lr), None)
-
-
-def _sgd(params: list[Any], lr: float) -> Any:
-    return torch.optim.SGD(params, lr=lr)
+        Args:
+            params: the parameters.
+            steps: the horizon, for those that must know it.
+            options: of `takes`.
+        """
+        optimizer = self.build(list(params), **options)
+        return optimizer, self.scheduler(optimizer, steps) if self.scheduler else None
 
 
-def _schedule_free(params: list[Any], lr: float) -> Any:
-    optimizer = schedulefree.SGDScheduleFree(params, lr=lr)
+def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a name.
+
+    Raises:
+        UserError: if there is none, or it does not take one of the options.
+    """
+    if name not in OPTIMIZERS:
+        raise UserError(f"`--optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
+    found = OPTIMIZERS[name]
+    if wrong := sorted(set(options) - found.takes()):
+        taken = ", ".join(f"--{option}" for option in sorted(found.takes())) or "no option"
+        raise UserError(f"`--{wrong[0]}` is no option of {name}, which takes {taken}")
+    return found
+
+
+def _zenith(params: Any, lr: float = 0.1, window: int = 500, momentum: float = 0.0) -> Any:
+    return Zenith(params, lr=lr, window=window, momentum=momentum)
+
+
+def _sgd(params: Any, lr: float = 0.1, momentum: float = 0.0) -> Any:
+    return torch.optim.SGD(params, lr=lr, momentum=momentum)
+
+
+def _adamw(params: Any, lr: float = 1e-3) -> Any:
+    return torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
+
+
+def _cocob(params: Any) -> Any:
+    from parameterfree import COCOB
+
+    return COCOB(params)
+
+
+def _dog(params: Any) -> Any:
+    from dog import DoG
+
+    return DoG(params)
+
+
+def _d_adaptation(params: Any) -> Any:
+    from dadaptation import DAdaptSGD
+
+    return DAdaptSGD(params)
+
+
+def _prodigy(params: Any) -> Any:
+    from prodigyopt import Prodigy
+
+    return Prodigy(params)
+
+
+def _ali_g(params: Any, lr: float = 0.1) -> Any:
+    from pytorch_optimizer import AliG
+
+    return AliG(params, max_lr=lr)
+
+
+def _schedule_free(params: Any, lr: float = 0.1, momentum: float = 0.9) -> Any:
+    from schedulefree import SGDScheduleFree
+
+    optimizer = SGDScheduleFree(params, lr=lr, momentum=momentum)
     optimizer.train()
     return optimizer
 
 
-def _adamw(params: list[Any], lr: float) -> Any:
-    return torch.optim.AdamW(params, lr=lr / 100)  # 1e-3 where SGD has 0.1
+def _lqa(params: Any, lr: float = 0.1) -> Any:
+    return rivals.LQA(params, lr)
+
+
+def _gen(params: Any, lr: float = 0.1) -> Any:
+    return rivals.GeN(params, lr)
+
+
+def _sps(params: Any, lr: float = 0.1) -> Any:
+    return rivals.SPS(params, lr)
+
+
+def _tenthed_twice(optimizer: Any, steps: int) -> Any:
+    return StepLR(optimizer, max(1, steps // 3))
+
+
+def _adapted(optimizer: Any) -> float:
+    group = optimizer.param_groups[0]
+    return float(group["d"] * group["lr"])
 
 
 OPTIMIZERS = {
-    "SGD": Recipe(_alone(_sgd), Paper(17.24, 0.0, 0)),
-    "PAL": Recipe(_alone(lambda p, lr: rivals.PAL(p)), Paper(25.86, 49.99, 1)),
-    "LQA": Recipe(_alone(lambda p, lr: rivals.LQA(p, lr)), Paper(81.45, 372.3, 5)),
-    "GeN": Recipe(_alone(lambda p, lr: rivals.GeN(p, lr)), Paper(22.29, 29.25, 1)),
-    "COCOB": Recipe(_alone(lambda p, lr: parameterfree.COCOB(p)), Paper(25.95, 50.49, 5)),
-    "DoG": Recipe(_alone(lambda p, lr: dog.DoG(p)), Paper(19.98, 15.86, 1)),
-    "DoWG": Recipe(_alone(lambda p, lr: rivals.DoWG(p)), Paper(22.06, 27.91, 1)),
-    "D-Adaptation": Recipe(_alone(lambda p, lr: dadaptation.DAdaptSGD(p)), Paper(24.16, 40.12, 3)),
-    "Prodigy": Recipe(_alone(lambda p, lr: prodigyopt.Prodigy(p)), Paper(29.14, 68.97, 4)),
-    "L4": Recipe(_alone(lambda p, lr: rivals.L4(p)), Paper(31.31, 81.55, 2)),
-    "ALI-G": Recipe(
-        _alone(lambda p, lr: pytorch_optimizer.AliG(p, max_lr=lr)), Paper(20.47, 18.72, 0)
+    "sgd": Recipe("SGD", _sgd, color="#D55E00", dash="--", paper=Paper(17.24, 0.0, 0)),
+    "pal": Recipe("PAL", lambda params: rivals.PAL(params), paper=Paper(25.86, 49.99, 1)),
+    "lqa": Recipe("LQA", _lqa, paper=Paper(81.45, 372.3, 5)),
+    "gen": Recipe("GeN", _gen, paper=Paper(22.29, 29.25, 1)),
+    "cocob": Recipe(
+        "COCOB", _cocob, rate=lambda optimizer: float("nan"), paper=Paper(25.95, 50.49, 5)
     ),
-    "SPS": Recipe(_alone(lambda p, lr: rivals.SPS(p, lr)), Paper(20.44, 18.56, 0)),
-    "ZENITH": Recipe(_alone(lambda p, lr: Zenith(p, lr=lr)), Paper(17.47, 1.337, 0)),
-    "SGD + cosine": Recipe(_scheduled(CosineAnnealingLR, _sgd)),
-    "SGD + step decay": Recipe(_scheduled(lambda o, steps: StepLR(o, max(1, steps // 3)), _sgd)),
-    "SGD + ReduceLROnPlateau": Recipe(_scheduled(lambda o, steps: ReduceLROnPlateau(o), _sgd)),
-    "schedule-free SGD": Recipe(_alone(_schedule_free)),
-    "AdamW + cosine": Recipe(_scheduled(CosineAnnealingLR, _adamw)),
+    "dog": Recipe(
+        "DoG",
+        _dog,
+        rate=lambda optimizer: float(optimizer.param_groups[0]["eta"][0]),
+        paper=Paper(19.98, 15.86, 1),
+    ),
+    "dowg": Recipe("DoWG", lambda params: rivals.DoWG(params), paper=Paper(22.06, 27.91, 1)),
+    "d-adaptation": Recipe(
+        "D-Adaptation", _d_adaptation, rate=_adapted, paper=Paper(24.16, 40.12, 3)
+    ),
+    "prodigy": Recipe("Prodigy", _prodigy, rate=_adapted, paper=Paper(29.14, 68.97, 4)),
+    "l4": Recipe("L4", lambda params: rivals.L4(params), paper=Paper(31.31, 81.55, 2)),
+    "ali-g": Recipe("ALI-G", _ali_g, paper=Paper(20.47, 18.72, 0)),
+    "sps": Recipe("SPS", _sps, paper=Paper(20.44, 18.56, 0)),
+    "zenith": Recipe("ZENITH", _zenith, color="#0072B2", paper=Paper(17.47, 1.337, 0)),
+    "sgd-cosine": Recipe("SGD + cosine", _sgd, CosineAnnealingLR, color="#009E73", dash="-."),
+    "sgd-step": Recipe("SGD + step decay", _sgd, _tenthed_twice),
+    "sgd-plateau": Recipe("SGD + ReduceLROnPlateau", _sgd, lambda o, _: ReduceLROnPlateau(o), "segment"),
+    "schedule-free": Recipe("schedule-free SGD", _schedule_free, averages=True),
+    "adamw-cosine": Recipe("AdamW + cosine", _adamw, CosineAnnealingLR),
 }
-
-
-def make(name: str, params: Iterable[Any], lr: float = 0.1, steps: int = 1) -> Any:
-    """Return the optimizer of this name, and its scheduler or None.
-
-    Args:
-        name: a key of `OPTIMIZERS`.
-        params: the parameters.
-        lr: the rate, or the cap on it, for those that take one.
-        steps: the horizon, for those that must know it.
-
-    Raises:
-        ValueError: if there is no optimizer of this name.
-    """
-    if name not in OPTIMIZERS:
-        raise ValueError(f"`name` must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
-    return OPTIMIZERS[name].build(list(params), lr, steps)

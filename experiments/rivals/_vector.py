@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Closure", "Rival", "dot", "square"]
+__all__ = ["Closure", "Rival", "Tensors", "dot", "square"]
 
 Closure = Callable[..., Tensor]
+Tensors = list[Tensor]
 
 
 def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> float:
@@ -24,55 +25,55 @@ def square(xs: Sequence[Tensor]) -> float:
 
 
 class Rival(Optimizer):
-    """An optimizer of one group, whose numbers of state are in `self.scalars`.
+    """An optimizer of one group, which holds its settings and the numbers of its state.
 
-    They are no part of `state_dict()`: the experiments run through, and never resume.
+    `rate` among them is the rate of the last step, so that a log can tell it.
     """
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:
         super().__init__(params, defaults)
         if len(self.param_groups) > 1:
             raise ValueError(f"{type(self).__name__} takes one group of parameters")
-        self.scalars: dict[str, float] = {}
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def group(self) -> dict[str, Any]:
         """The one group."""
         return self.param_groups[0]
 
-    def vectors(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The parameters that have a gradient, and their gradients."""
-        params = [p for p in self.settings["params"] if p.grad is not None]
-        return params, [p.grad for p in params]
+    @torch.no_grad()
+    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
+        """Take a step; return the loss before it."""
+        with torch.enable_grad():
+            loss = closure()
+        params = [p for p in self.group["params"] if p.grad is not None]
+        if params:
+            self.descend(closure, loss, params, [p.grad for p in params])
+        return loss
 
-    def buffers(self, params: Sequence[Tensor], name: str) -> list[Tensor]:
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Move the parameters that have a gradient, and set `rate`."""
+        raise NotImplementedError
+
+    def buffers(self, params: Tensors, name: str) -> Tensors:
         """A tensor like each parameter, zero at first."""
         for p in params:
             if name not in self.state[p]:
                 self.state[p][name] = torch.zeros_like(p)
         return [self.state[p][name] for p in params]
 
-    def elsewhere(
-        self, closure: Closure, params: Sequence[Tensor], along: Sequence[Tensor], far: float
-    ) -> float:
+    def elsewhere(self, closure: Closure, params: Tensors, along: Tensors, far: float) -> float:
         """The loss after `far` steps along a direction; the parameters end where they began."""
-        torch._foreach_add_(list(params), list(along), alpha=far)
+        torch._foreach_add_(params, along, alpha=far)
         loss = float(closure(backward=False))
-        torch._foreach_sub_(list(params), list(along), alpha=far)
+        torch._foreach_sub_(params, along, alpha=far)
         return loss
 
-    def best_rate(
-        self,
-        closure: Closure,
-        loss: Tensor,
-        params: Sequence[Tensor],
-        grads: Sequence[Tensor],
-        rate: float,
-    ) -> float:
+    def best_rate(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> float:
         """The rate of least loss on the parabola through the losses at `-rate`, 0 and `rate`.
 
         It is `rate` where the parabola has no minimum ahead.
         """
+        rate = float(self.group["rate"])
         ahead = self.elsewhere(closure, params, grads, -rate)
         behind = self.elsewhere(closure, params, grads, rate)
         bend = behind + ahead - 2 * float(loss)

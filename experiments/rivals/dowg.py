@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.rivals._vector import Closure, Rival, square
+from experiments.rivals._vector import Closure, Rival, Tensors, square
 
 
 class DoWG(Rival):
@@ -21,16 +21,11 @@ class DoWG(Rival):
     """
 
     def __init__(self, params: Iterable[Any], first: float = 1e-4) -> None:
-        super().__init__(params, first=first)
-        self.scalars.update(distance=first, weighted=0.0)
+        super().__init__(params, first=first, distance=first, weighted=0.0, rate=0.0)
 
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
-        """Take a step; return the loss before it."""
-        with torch.enable_grad():
-            loss = closure()
-        params, grads = self.vectors()
-        own = self.scalars
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Take a step."""
+        own = self.group
         for p in params:
             if "start" not in self.state[p]:
                 self.state[p]["start"] = p.clone()
@@ -38,6 +33,5 @@ class DoWG(Rival):
         own["distance"] = max(own["distance"], square(moved) ** 0.5)
         own["weighted"] += own["distance"] ** 2 * square(grads)
         if own["weighted"] > 0:
-            rate = own["distance"] ** 2 / own["weighted"] ** 0.5
-            torch._foreach_add_(params, grads, alpha=-rate)
-        return loss
+            own["rate"] = own["distance"] ** 2 / own["weighted"] ** 0.5
+            torch._foreach_add_(params, grads, alpha=-own["rate"])

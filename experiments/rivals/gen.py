@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.rivals._vector import Closure, Rival
+from experiments.rivals._vector import Closure, Rival, Tensors
 
 
 class GeN(Rival):
@@ -21,20 +21,13 @@ class GeN(Rival):
     def __init__(
         self, params: Iterable[Any], lr: float = 0.1, every: int = 4, smoothing: float = 0.9
     ) -> None:
-        super().__init__(params, lr=lr, every=every, smoothing=smoothing)
-        self.scalars.update(rate=lr, steps=0)
+        super().__init__(params, lr=lr, every=every, smoothing=smoothing, rate=lr, steps=0)
 
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
-        """Take a step; return the loss before it."""
-        with torch.enable_grad():
-            loss = closure()
-        params, grads = self.vectors()
-        group, own = self.settings, self.scalars
-        rate = own["rate"]
-        if own["steps"] % group["every"] == 0:
-            best = self.best_rate(closure, loss, params, grads, rate)
-            rate += (1 - group["smoothing"]) * (best - rate)
-        own.update(rate=rate, steps=own["steps"] + 1)
-        torch._foreach_add_(params, grads, alpha=-rate)
-        return loss
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Take a step."""
+        own = self.group
+        if own["steps"] % own["every"] == 0:
+            best = self.best_rate(closure, loss, params, grads)
+            own["rate"] += (1 - own["smoothing"]) * (best - own["rate"])
+        own["steps"] += 1
+        torch._foreach_add_(params, grads, alpha=-own["rate"])

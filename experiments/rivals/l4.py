@@ -1,12 +1,13 @@
 """L4: a fraction of the way to the least loss, along a smoothed gradient."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from experiments.rivals._vector import Closure, Rival, dot
+from experiments.rivals._vector import Closure, Rival, Tensors, dot
 
 
 class L4(Rival):
@@ -34,23 +35,21 @@ class L4(Rival):
             first_factor=first_factor,
             forget=forget,
             memory=memory,
+            least=math.inf,
+            steps=0,
+            rate=0.0,
         )
 
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
-        """Take a step; return the loss before it."""
-        with torch.enable_grad():
-            loss = closure()
-        params, grads = self.vectors()
-        group, own, now = self.settings, self.scalars, float(loss)
-        least = min(own["least"], now) if own else group["first_factor"] * now
-        own["steps"] = own.get("steps", 0) + 1
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Take a step."""
+        own, now = self.group, float(loss)
+        least = min(own["least"], now if own["steps"] else own["first_factor"] * now)
+        own["steps"] += 1
 
         means = self.buffers(params, "mean")
-        torch._foreach_lerp_(means, grads, 1 / group["memory"])
-        unbiased = 1 - (1 - 1 / group["memory"]) ** own["steps"]
+        torch._foreach_lerp_(means, grads, 1 / own["memory"])
+        unbiased = 1 - (1 - 1 / own["memory"]) ** own["steps"]
         along = dot(grads, means) / unbiased
-        rate = group["fraction"] * (now - group["factor"] * least) / (along + 1e-12)
-        torch._foreach_add_(params, means, alpha=-rate / unbiased)
-        own["least"] = (1 + 1 / group["forget"]) * least
-        return loss
+        own["rate"] = own["fraction"] * (now - own["factor"] * least) / (along + 1e-12)
+        torch._foreach_add_(params, means, alpha=-own["rate"] / unbiased)
+        own["least"] = (1 + 1 / own["forget"]) * least

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.rivals._vector import Closure, Rival
+from experiments.rivals._vector import Closure, Rival, Tensors
 
 
 class LQA(Rival):
@@ -18,16 +18,9 @@ class LQA(Rival):
     """
 
     def __init__(self, params: Iterable[Any], lr: float = 0.1) -> None:
-        super().__init__(params, lr=lr)
-        self.scalars["rate"] = lr
+        super().__init__(params, lr=lr, rate=lr)
 
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
-        """Take a step; return the loss before it."""
-        with torch.enable_grad():
-            loss = closure()
-        params, grads = self.vectors()
-        rate = self.best_rate(closure, loss, params, grads, self.scalars["rate"])
-        self.scalars["rate"] = rate
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Take a step."""
+        rate = self.group["rate"] = self.best_rate(closure, loss, params, grads)
         torch._foreach_add_(params, grads, alpha=-rate)
-        return loss

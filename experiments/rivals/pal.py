@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.rivals._vector import Closure, Rival, dot, square
+from experiments.rivals._vector import Closure, Rival, Tensors, dot, square
 
 
 class PAL(Rival):
@@ -25,21 +25,19 @@ class PAL(Rival):
         memory: float = 0.4,
         longest: float = 3.16,
     ) -> None:
-        super().__init__(params, probe=probe, stretch=stretch, memory=memory, longest=longest)
+        super().__init__(
+            params, probe=probe, stretch=stretch, memory=memory, longest=longest, rate=0.0
+        )
 
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
-        """Take a step; return the loss before it."""
-        with torch.enable_grad():
-            loss = closure()
-        params, grads = self.vectors()
-        group, probe = self.settings, self.settings["probe"]
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Take a step."""
+        group, probe = self.group, self.group["probe"]
         directions = self.buffers(params, "direction")
         torch._foreach_mul_(directions, group["memory"])
         torch._foreach_sub_(directions, grads)
         length = square(directions) ** 0.5
         if length == 0:
-            return loss
+            return
         slope = dot(grads, directions) / length
         probed = self.elsewhere(closure, params, directions, probe / length)
         curvature = (probed - float(loss) - slope * probe) / probe**2
@@ -49,5 +47,5 @@ class PAL(Rival):
             far = min(-group["stretch"] * slope / (2 * curvature), group["longest"])
         else:
             far = probe
-        torch._foreach_add_(params, directions, alpha=far / length)
-        return loss
+        group["rate"] = far / length
+        torch._foreach_add_(params, directions, alpha=group["rate"])

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from experiments.rivals._vector import Closure, Rival, square
+from experiments.rivals._vector import Closure, Rival, Tensors, square
 
 
 class SPS(Rival):
@@ -21,15 +21,11 @@ class SPS(Rival):
     def __init__(
         self, params: Iterable[Any], lr: float = 0.1, c: float = 0.5, best: float = 0.0
     ) -> None:
-        super().__init__(params, lr=lr, c=c, best=best)
+        super().__init__(params, lr=lr, c=c, best=best, rate=lr)
 
-    @torch.no_grad()
-    def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
-        """Take a step; return the loss before it."""
-        with torch.enable_grad():
-            loss = closure()
-        params, grads = self.vectors()
-        group = self.settings
+    def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
+        """Take a step."""
+        group = self.group
         polyak = (float(loss) - group["best"]) / (group["c"] * square(grads) + 1e-12)
-        torch._foreach_add_(params, grads, alpha=-min(polyak, group["lr"]))
-        return loss
+        group["rate"] = min(polyak, group["lr"])
+        torch._foreach_add_(params, grads, alpha=-group["rate"])

@@ -1,0 +1,198 @@
+"""The records of a run: one file of JSON lines, and all that table and picture are drawn from.
+
+The first line, of `kind` "run", is the whole question: `format` (the version of this layout),
+`task`, `optimizer`, `seed`, `options` (of the optimizer), what the task says of its data and length
+(`steps` and `epochs` of a segment, `segments`), `log_every`, `parameters` (of the network), and,
+under `made`, the versions and the machine. It has no date and no path, so that two runs can be
+compared. The others:
+
+- `step`, after every `log_every` steps and at the end of a segment: `step`, `loss` (the mean over
+  the steps since the line before), `lr` (in force at this step), `seconds` (of training so far,
+  evaluation left out), `grad_norm`, and for ZENITH `mean`, `zenith` and `scale`;
+- `eval`, after each segment: `segment`, `step`, `epoch`, `train_loss` (the mean over the segment),
+  the task's own measures, such as `test_accuracy` in percent, and `seconds`;
+- `end`: `outcome`, which is `finished`, or `diverged` where the loss was no longer a number, and
+  `step`.
+
+A number that is not finite is null.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from experiments.errors import UserError, explained
+
+__all__ = ["Journal", "Record", "Records", "read", "read_all", "rounded"]
+
+Record = dict[str, Any]
+
+FORMAT = 1
+DIGITS = 6  # significant; the records of a large run are meant to be committed
+
+
+class Records(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        header: the question.
+        steps: the lines of kind `step`.
+        evals: the lines of kind `eval`.
+        outcome: `finished` or `diverged`; None of a run that is under way.
+    """
+
+    header: Record
+    steps: list[Record]
+    evals: list[Record]
+    outcome: str | None
+
+
+class Journal:
+    """The file of one run, on disk line by line; its checkpoint lies beside it while it lasts.
+
+    Attributes:
+        path: of the records.
+        checkpoint: of what a run resumes from.
+    """
+
+    def __init__(self, path: Path, header: Record) -> None:
+        """Claim the file for a question.
+
+        Raises:
+            UserError: if the file is of another question or none, or cannot be written.
+        """
+        self.path, self.checkpoint = path, path.with_suffix(".pt")
+        self._header = rounded({"kind": "run", "format": FORMAT, **header})
+        with explained(f"{path}: cannot be written"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and path.stat().st_size:
+            _same_question(_first(path), self._header, path)
+
+    def begin(self, offset: int | None) -> Self:
+        """Open the file: anew, or cut back to the `offset` of a checkpoint."""
+        with explained(f"{self.path}: cannot be written"):
+            self._file = self.path.open("r+b" if offset else "wb")
+            self._file.truncate(offset or 0)
+            self._file.seek(0, os.SEEK_END)
+        if not offset:
+            self.write(self._header)
+        return self
+
+    def write(self, record: Record) -> Record:
+        """Append one line, on disk as soon as this returns; return it as it stands there."""
+        record = rounded(record)
+        with explained(f"{self.path}: cannot be written"):
+            self._file.write(_line(record))
+            self._file.flush()
+        return record
+
+    def mark(self) -> int:
+        """Return the offset of what is safely on disk: all that was written."""
+        with explained(f"{self.path}: cannot be written"):
+            os.fsync(self._file.fileno())
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Write no more."""
+        self._file.close()
+
+
+def read(path: Path) -> Records:
+    """Return the records in a file, plain or gzipped.
+
+    A last line that was cut off is left out: it is of a run that was killed.
+
+    Raises:
+        UserError: naming the file and, where it is one line that is wrong, the line.
+    """
+    lines = _text(path).split("\n")
+    records = [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines[:-1], start=1)]
+    if not records:
+        raise UserError(f"{path}: empty, and not the records of a run")
+    header = records[0]
+    if header.get("kind") != "run" or header.get("format") != FORMAT:
+        raise UserError(f"{path}, line 1: must be of kind `run` and `format` {FORMAT}")
+    kinds: dict[str, list[Record]] = {"step": [], "eval": [], "end": []}
+    for n, record in enumerate(records[1:], start=2):
+        if record.get("kind") not in kinds:
+            raise UserError(
+                f"{path}, line {n}: `kind` must be one of {', '.join(kinds)}, "
+                f"got {record.get('kind')!r}"
+            )
+        kinds[record["kind"]].append(record)
+    end = kinds["end"]
+    return Records(header, kinds["step"], kinds["eval"], end[0]["outcome"] if end else None)
+
+
+def read_all(folder: Path) -> list[Records]:
+    """Return the records of every run in a folder, in the order of their paths.
+
+    Raises:
+        UserError: naming the folder or a file, if there is none, or one cannot be read.
+    """
+    paths = sorted([*folder.rglob("seed-*.jsonl"), *folder.rglob("seed-*.jsonl.gz")])
+    if not paths:
+        raise UserError(f"{folder}: holds no records of a run (TASK/OPTIMIZER/seed-N.jsonl)")
+    return [read(path) for path in paths]
+
+
+def rounded(value: Any) -> Any:
+    """Return `value` with every number in it at `DIGITS` significant digits, or null.
+
+    Examples:
+        >>> rounded({"loss": 1 / 3, "lr": float("inf"), "step": 1234567})
+        {'loss': 0.333333, 'lr': None, 'step': 1234567}
+    """
+    if isinstance(value, Mapping):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def _line(record: Record) -> bytes:
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+
+
+def _text(path: Path) -> str:
+    import gzip
+
+    with explained(f"{path}: cannot be read"):
+        content = path.read_bytes()
+    try:
+        return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
+    except (OSError, EOFError):
+        raise UserError(f"{path}: not a sound gzip file") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text in UTF-8") from None
+
+
+def _parsed(line: str, place: str) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        raise UserError(f"{place}: not JSON") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{place}: must be an object, got {record!r:.40}")
+    return record
+
+
+def _first(path: Path) -> Record:
+    with explained(f"{path}: cannot be read"), path.open("rb") as file:
+        line = file.readline().decode(errors="replace")
+    return {} if not line.endswith("\n") else _parsed(line, f"{path}, line 1")
+
+
+def _same_question(found: Record, asked: Record, path: Path) -> None:
+    """Refuse to go on with the file of another question; it may be of another machine."""
+    if not found:
+        return  # killed before its first line was whole
+    for name in asked.keys() | found.keys():
+        if name != "made" and asked.get(name) != found.get(name):
+            raise UserError(
+                f"{path} holds a run of another question: `{name}` {found.get(name)!r}, "
+                f"asked for {asked.get(name)!r}; choose another --out"
+            )

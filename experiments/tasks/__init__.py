@@ -1,0 +1,70 @@
+"""What can be learnt: a task is a network, its batches, a loss and what is measured of it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from experiments.errors import UserError
+
+__all__ = ["NAMES", "Task", "load"]
+
+NAMES = ("digits", "fashion-mnist")
+
+
+class Task(Protocol):
+    """What a `Run` trains.
+
+    A *segment* is what lies between two evaluations; checkpoints fall on its ends. The batches of a
+    segment depend on `(seed, segment)` alone, so a run that is resumed needs no sampler's state.
+
+    Attributes:
+        name: as in the command line and in paths.
+        steps: in a segment.
+        segments: in a run.
+        epochs: in a segment; a fraction where evaluations are more frequent than that.
+        threads: of torch; None leaves as many as there are.
+    """
+
+    name: str
+    steps: int
+    segments: int
+    epochs: float
+    threads: int | None
+
+    def network(self) -> nn.Module:
+        """Return the network to train; the caller seeds torch."""
+
+    def batches(self, seed: int, segment: int) -> Iterator[Any]:
+        """Yield the `steps` batches of a segment, on the CPU."""
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the loss of a batch, a scalar with its graph."""
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Return the task's own measures, such as `test_accuracy` in percent."""
+
+    def described(self) -> Mapping[str, Any]:
+        """Return what a record says of the data and the length of the run."""
+
+
+def load(
+    name: str, folder: Path | None = None, epochs: int | None = None, batch: int | None = None
+) -> Task:
+    """Return the task of this name.
+
+    Args:
+        name: one of `NAMES`.
+        folder: where its files are, if it has any.
+        epochs: how long a run is; by default the task's own length.
+        batch: images in a batch; by default the task's own number.
+
+    Raises:
+        UserError: if there is no such task, or its files are missing or corrupt.
+    """
+    if name not in NAMES:
+        raise UserError(f"`TASK` must be one of {', '.join(NAMES)}, got {name!r}")
+    from experiments.tasks.classify import classify
+
+    return classify(name, folder, epochs, batch)

@@ -1,0 +1,136 @@
+"""The one training loop: any number of runs in step with one another, until each is done."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.errors import UserError, explained
+from experiments.records import Journal, Record, read
+from experiments.run import Run
+from experiments.tasks import Task
+
+__all__ = ["train"]
+
+
+def train(
+    task: Task,
+    runs: Sequence[Run],
+    folder: Path,
+    resume: bool = False,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[tuple[Run, Record]]:
+    """Train the runs of one seed and write their records into `folder`, each into its own file.
+
+    A step of one run is followed by the same step of the next, and who goes first rotates, so that
+    whatever else the machine does falls on all of them alike. At the end of each segment a run is
+    evaluated and leaves a checkpoint; a run that was cut is taken up there with `resume`, and its
+    records come to be what they would have been. A run that is finished is left as it is.
+
+    Args:
+        task: what they learn.
+        runs: of one seed, and so with the same batches.
+        folder: where `TASK/OPTIMIZER/seed-N.jsonl` go.
+        resume: go on with what is there; otherwise it must not be.
+        stopped: asked after each step; once it is true, the training ends.
+
+    Yields:
+        Each record as it is written, with its run.
+
+    Raises:
+        UserError: if a file is there and `resume` is not given, is of another question, or cannot
+            be written.
+    """
+    if len({run.question.seed for run in runs}) != 1:
+        raise ValueError("`runs` must be of one seed")
+    with _threads(task.threads), ExitStack() as stack:
+        lanes = [_Lane(run, folder) for run in runs]
+        lanes = [lane for lane in lanes if not lane.finished(resume)]
+        for lane in lanes:
+            lane.open(resume)
+            stack.callback(lane.journal.close)
+        while active := [lane for lane in lanes if not lane.run.done]:
+            first = min(lane.run.segment for lane in active)
+            yield from _segment(task, [a for a in active if a.run.segment == first], stopped)
+            if stopped():
+                return
+        for lane in lanes:  # done already, but killed before it could say so
+            if lane.checkpoint.exists():
+                yield lane.run, lane.end()
+
+
+def _segment(
+    task: Task, lanes: Sequence["_Lane"], stopped: Callable[[], bool]
+) -> Iterator[tuple[Run, Record]]:
+    run = lanes[0].run
+    for i, batch in enumerate(task.batches(run.question.seed, run.segment)):
+        for turn in range(len(lanes)):
+            lane = lanes[(i + turn) % len(lanes)]
+            if not lane.run.diverged and (record := lane.run.step(batch)) is not None:
+                yield lane.run, lane.journal.write(record)
+        if stopped():
+            return
+    for lane in lanes:
+        if not lane.run.diverged:
+            yield lane.run, lane.journal.write(lane.run.finish_segment())
+            lane.save()
+        if lane.run.done:
+            yield lane.run, lane.end()
+
+
+class _Lane:
+    """A run with its files."""
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run = run
+        path = folder / run.question.path(run.task.name)
+        self.journal = Journal(path, run.header())
+        self.checkpoint = self.journal.checkpoint
+
+    def finished(self, resume: bool) -> bool:
+        """Whether there is nothing left to do."""
+        path = self.journal.path
+        if path.exists() and not resume:
+            raise UserError(f"{path} is there: --resume goes on with it, or choose another --out")
+        if not path.exists() or not path.stat().st_size or self.checkpoint.exists():
+            return False
+        return read(path).outcome is not None
+
+    def open(self, resume: bool) -> None:
+        """Begin, or go on where the checkpoint left it."""
+        offset = None
+        if resume and self.checkpoint.exists():
+            with explained(f"{self.checkpoint}: cannot be read"):
+                state = torch.load(self.checkpoint, weights_only=True)
+            self.run.load_state_dict(state["run"])
+            offset = state["offset"]
+        self.journal.begin(offset)
+
+    def save(self) -> None:
+        """Write a checkpoint, whole or not at all."""
+        state: dict[str, Any] = {"offset": self.journal.mark(), "run": self.run.state_dict()}
+        partial = self.checkpoint.with_suffix(".partial")
+        with explained(f"{self.checkpoint}: cannot be written"):
+            torch.save(state, partial)
+            os.replace(partial, self.checkpoint)
+
+    def end(self) -> Record:
+        """Write the last line; from then on no checkpoint is needed."""
+        record = self.journal.write(self.run.end())
+        self.journal.mark()
+        self.checkpoint.unlink(missing_ok=True)
+        return record
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with so many threads; None changes nothing."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
