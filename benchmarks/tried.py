@@ -78,7 +78,7 @@ def small() -> nn.Module:
 
 def large() -> nn.Module:
     """VGG-19 for CIFAR-10."""
-    from experiments.models import vgg19
+    from experiments.tasks.networks import vgg19
 
     return vgg19()
 

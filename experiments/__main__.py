@@ -2,11 +2,12 @@
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import overhead, scaling
-from experiments.optimizers import OPTIMIZERS
+from experiments import tasks
+from experiments.errors import UserError
 
 # Where Keras and JAX are measured against what their own libraries have.
 BENCHMARKS = {"keras": ("benchmarks.fit", []), "optax": ("benchmarks.jit", ["--rivals"])}
@@ -16,6 +17,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_run(commands.add_parser("run", help="train one network by one optimizer with one seed"))
     cost = commands.add_parser("overhead", help="table 1: what an iteration costs")
     cost.set_defaults(run=run_overhead)
     cost.add_argument("--framework", choices=["torch", *BENCHMARKS], default="torch")
@@ -32,7 +34,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     torch.add_argument("--width", type=float, default=1.0, help="factor on VGG-19's channels")
     torch.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: never run")
-    torch.add_argument("--optimizers", nargs="+", choices=list(OPTIMIZERS), metavar="NAME")
+    torch.add_argument("--optimizers", nargs="+", metavar="NAME")
     growth = commands.add_parser("scaling", help="a step as parameters, tensors and window grow")
     growth.set_defaults(run=run_scaling)
     growth.add_argument("--repetitions", type=int, default=30, metavar="N")
@@ -41,12 +43,80 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_one)
+    parser.add_argument("task", metavar="TASK", help=" or ".join(tasks.NAMES))
+    parser.add_argument("--optimizer", required=True, metavar="NAME")
+    parser.add_argument("--seed", type=_count, default=0, metavar="N")
+    parser.add_argument("--lr", type=_number, metavar="X", help="by default the optimizer's own")
+    parser.add_argument("--window", type=_size, metavar="N", help="of ZENITH, in steps")
+    parser.add_argument("--momentum", type=_number, metavar="X")
+    parser.add_argument(
+        "--l2", type=_number, default=0.0, metavar="X", help="half of it times ||p||^2 in the loss"
+    )
+    parser.add_argument("--epochs", type=_size, metavar="N", help="by default the task's own")
+    parser.add_argument("--hours", type=_number, metavar="X", help="of training, at the most")
+    parser.add_argument("--batch-size", type=_size, metavar="N")
+    parser.add_argument("--log-every", type=_size, default=10, metavar="N", help="steps")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the files of the task")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was cut")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a finite number >= 0, got {text!r}")
+    return number
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
+    return int(text)
+
+
+def run_one(options: argparse.Namespace) -> None:
+    """Train one run, or go on with it; a line for each evaluation."""
+    from experiments.optimizers import recipe
+    from experiments.run import Question, Run, checked_device
+    from experiments.train import train
+
+    chosen = {name: getattr(options, name) for name in ("lr", "window", "momentum")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    recipe(options.optimizer, given)  # before the data are loaded
+    device = checked_device(options.device)
+    task = tasks.load(options.task, options.data, options.epochs, options.batch_size)
+    question = Question(
+        options.optimizer, options.seed, given, options.l2, options.hours, options.log_every
+    )
+    run = Run(task, question, device)
+    for _, record in train(task, [run], options.out, options.resume):
+        if record["kind"] != "step":
+            print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
+
+
 def run_overhead(options: argparse.Namespace) -> None:
     """Measure what an iteration costs with every optimizer."""
     if options.framework != "torch":
         run_benchmark(options)
         return
-    names = list(dict.fromkeys(["SGD", *(options.optimizers or OPTIMIZERS)]))
+    from experiments import overhead
+    from experiments.optimizers import OPTIMIZERS, recipe
+
+    names = list(dict.fromkeys(["sgd", *(options.optimizers or OPTIMIZERS)]))
+    for name in names:
+        recipe(name, {})
     sizes = (options.batch, options.repetitions, options.iterations)
     document = overhead.measure(names, *sizes, options.device, options.width)
     print(overhead.table(document))
@@ -66,17 +136,31 @@ def run_benchmark(options: argparse.Namespace) -> None:
 
 def run_scaling(options: argparse.Namespace) -> None:
     """Measure what a step costs as the work grows."""
+    from experiments import scaling
+
     document = scaling.measured(options.repetitions, options.largest)
     print(scaling.table(document))
     if options.out is not None:
         scaling.write(document, options.out)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print the table, and write the files where that was asked for."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the command says; return the exit code.
+
+    Returns:
+        0 when all went well, 2 after a mistake that stderr names in one line, 130 after Ctrl-C.
+    """
     options = arguments(argv)
-    options.run(options)
+    try:
+        options.run(options)
+    except UserError as error:
+        print(f"experiments: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("experiments: interrupted; what is finished is kept", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

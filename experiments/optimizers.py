@@ -32,8 +32,8 @@ def _in_force(optimizer: Any) -> float:
     """The rate at which the last step was made, of the first group."""
     if isinstance(optimizer, Zenith):
         return optimizer.get_last_lr()[0]
-    group = optimizer.param_groups[0]
-    return float(group["rate"] if "rate" in group else group["lr"])
+    group = optimizer.param_groups[0]  # of a rival, of ALI-G, of any other
+    return float(next(group[name] for name in ("rate", "step_size", "lr") if name in group))
 
 
 class Recipe(NamedTuple):
@@ -189,7 +189,9 @@ OPTIMIZERS = {
     "zenith": Recipe("ZENITH", _zenith, color="#0072B2", paper=Paper(17.47, 1.337, 0)),
     "sgd-cosine": Recipe("SGD + cosine", _sgd, CosineAnnealingLR, color="#009E73", dash="-."),
     "sgd-step": Recipe("SGD + step decay", _sgd, _tenthed_twice),
-    "sgd-plateau": Recipe("SGD + ReduceLROnPlateau", _sgd, lambda o, _: ReduceLROnPlateau(o), "segment"),
+    "sgd-plateau": Recipe(
+        "SGD + ReduceLROnPlateau", _sgd, lambda o, _: ReduceLROnPlateau(o), "segment"
+    ),
     "schedule-free": Recipe("schedule-free SGD", _schedule_free, averages=True),
     "adamw-cosine": Recipe("AdamW + cosine", _adamw, CosineAnnealingLR),
 }

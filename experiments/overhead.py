@@ -5,12 +5,13 @@ images. One repetition runs them all, in an order drawn anew, and each is compar
 *same* repetition. What is printed is the median of those paired figures with their quartiles.
 """
 
+import itertools
 import json
 import platform
 import random
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,57 +20,77 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.quartiles import quartiles, ratios, spread
-from experiments.models import vgg19
-from experiments.optimizers import OPTIMIZERS, make
+from experiments.optimizers import OPTIMIZERS
+from experiments.run import Question, Run
+from experiments.tasks.networks import vgg19
 
 __all__ = ["measure", "table"]
 
 _READS = {"aten::_local_scalar_dense", "aten::equal", "aten::nonzero"}
 
 
-@dataclass
-class Subject:
-    """One optimizer with its network: what it is timed on, and what was seen of it."""
+@dataclass(frozen=True)
+class Constant:
+    """VGG-19 on one batch of noise, over and over: a `Task` of 10,000 steps without evaluation."""
 
-    name: str
-    network: nn.Module
     batch: tuple[Tensor, Tensor]
-    lr: float
-    forwards: int = 0
-    inside: list[tuple[Any, Any]] = field(default_factory=list)  # when a closure began and ended
-    optimizer: Any = field(init=False)
-    scheduler: Any = field(init=False)
+    width: float
+    name: str = "vgg19"
+    steps: int = 10_000
+    segments: int = 1
+    epochs: float = 1.0
+    threads: int | None = None
 
-    def __post_init__(self) -> None:
-        self.optimizer, self.scheduler = make(self.name, self.network.parameters(), self.lr, 10_000)
+    def network(self) -> nn.Module:
+        """Return VGG-19."""
+        return vgg19(self.width)
+
+    def batches(self, seed: int, segment: int) -> Iterator[Any]:
+        """Yield the batch."""
+        return itertools.repeat(self.batch, self.steps)
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """Return the cross-entropy."""
+        return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    def evaluate(self, model: nn.Module) -> dict[str, float]:
+        """Measure nothing."""
+        return {}
+
+    def described(self) -> dict[str, Any]:
+        """Return the size of the batch."""
+        return {"batch": len(self.batch[1])}
+
+
+class Subject(Run):
+    """A run that also knows how long its closures took."""
+
+    def __init__(self, task: Constant, name: str, device: str = "cpu") -> None:
+        # So small a rate that no optimizer diverges on noise.
+        options = {"lr": 1e-4} if "lr" in OPTIMIZERS[name].takes() else {}
+        super().__init__(task, Question(name, options=options, log_every=task.steps), device)
+        self.forwards = 0
+        self.inside: list[tuple[Any, Any]] = []  # when a closure began and ended
 
     def closure(self, backward: bool = True) -> Tensor:
-        """The loss of the batch, and, if wanted, its gradient."""
-        start = _stamp(self.batch[0])
-        with torch.set_grad_enabled(backward):
-            loss = nn.functional.cross_entropy(self.network(self.batch[0]), self.batch[1])
-            if backward:
-                self.optimizer.zero_grad()
-                loss.backward()
+        """Return the loss, as a run does, and stamp it."""
+        start = _stamp(self.device)
+        loss = super().closure(backward)
         self.forwards += 1
-        self.inside.append((start, _stamp(self.batch[0])))
+        self.inside.append((start, _stamp(self.device)))
         return loss
 
     def iterate(self) -> None:
         """One iteration of training."""
-        loss = self.optimizer.step(self.closure)
-        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            self.scheduler.step(float(loss.detach()))
-        elif self.scheduler is not None:
-            self.scheduler.step()
+        self.step(self.task.batch)  # type: ignore[attr-defined]
 
     def timed(self, iterations: int) -> tuple[float, float]:
         """Return milliseconds for each iteration, and how many of them are the optimizer's own."""
         self.inside.clear()
-        start = _stamp(self.batch[0])
+        start = _stamp(self.device)
         for _ in range(iterations):
             self.iterate()
-        whole = _milliseconds(start, _stamp(self.batch[0]))
+        whole = _milliseconds(start, _stamp(self.device))
         own = whole - sum(_milliseconds(*stamps) for stamps in self.inside)
         return whole / iterations, own / iterations
 
@@ -92,9 +113,8 @@ def measure(
     """Return every figure as a document that `json` can write."""
     images = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0)).to(device)
     labels = torch.arange(batch, device=device) % 10
-    subjects = {
-        name: Subject(name, vgg19(width).to(device), (images, labels), lr=1e-4) for name in names
-    }
+    task = Constant((images, labels), width)
+    subjects = {name: Subject(task, name, device) for name in names}
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     draw = random.Random(0)
     for repetition in range(repetitions + 1):  # the first warms up, and is thrown away
@@ -108,7 +128,7 @@ def measure(
         "threads": torch.get_num_threads(),
         "batch": batch,
         "iterations": iterations,
-        "parameters": sum(p.numel() for p in subjects[names[0]].network.parameters()),
+        "parameters": sum(p.numel() for p in subjects[names[0]].model.parameters()),
         "optimizers": {
             name: {
                 "milliseconds": [whole for whole, _ in samples[name]],
@@ -126,7 +146,7 @@ def observed(subject: Subject, iterations: int = 8) -> dict[str, float]:
     with Reads() as reads:
         for _ in range(iterations):
             subject.iterate()
-    params = list(subject.network.parameters())
+    params = list(subject.model.parameters())
     model = sum(p.numel() * p.element_size() for p in params)
     return {
         "memory": state_bytes(subject.optimizer, params) / model,
@@ -158,9 +178,9 @@ def _tensors(tree: Any) -> Iterable[Tensor]:
             yield from _tensors(value)
 
 
-def _stamp(tensor: Tensor) -> Any:
-    """The present moment, in the time of the device that `tensor` is on."""
-    if not tensor.is_cuda:
+def _stamp(device: torch.device) -> Any:
+    """The present moment, in the time of the device."""
+    if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
@@ -176,7 +196,7 @@ def _milliseconds(start: Any, end: Any) -> float:
 
 def extra(document: dict[str, Any], name: str) -> dict[str, float]:
     """The quartiles of the time of an optimizer's iteration over SGD's of its repetition, in %."""
-    own, sgd = (document["optimizers"][n]["milliseconds"] for n in (name, "SGD"))
+    own, sgd = (document["optimizers"][n]["milliseconds"] for n in (name, "sgd"))
     return quartiles([100 * (ours / theirs - 1) for ours, theirs in zip(own, sgd, strict=True)])
 
 
@@ -185,14 +205,14 @@ def in_the_step(document: dict[str, Any], name: str) -> float:
 
     It leaves out forward and backward, whose time is the same for all but wanders.
     """
-    own, sgd = (document["optimizers"][n]["step milliseconds"] for n in (name, "SGD"))
+    own, sgd = (document["optimizers"][n]["step milliseconds"] for n in (name, "sgd"))
     over = quartiles([ours - theirs for ours, theirs in zip(own, sgd, strict=True)])["median"]
-    return 100 * over / quartiles(document["optimizers"]["SGD"]["milliseconds"])["median"]
+    return 100 * over / quartiles(document["optimizers"]["sgd"]["milliseconds"])["median"]
 
 
 def ratio(document: dict[str, Any], name: str) -> dict[str, float]:
     """The quartiles of an optimizer's step over SGD's of its repetition."""
-    own, sgd = (document["optimizers"][n]["step milliseconds"] for n in (name, "SGD"))
+    own, sgd = (document["optimizers"][n]["step milliseconds"] for n in (name, "sgd"))
     return ratios(own, sgd)
 
 
@@ -206,12 +226,12 @@ def table(document: dict[str, Any]) -> str:
     for name, own in document["optimizers"].items():
         paper = OPTIMIZERS[name].paper
         cells = [
-            name,
+            OPTIMIZERS[name].label,
             f"{quartiles(own['milliseconds'])['median']:.1f}",
-            spread(extra(document, name), 1) if name != "SGD" else "0",
-            f"{in_the_step(document, name):.2f}" if name != "SGD" else "0",
+            spread(extra(document, name), 1) if name != "sgd" else "0",
+            f"{in_the_step(document, name):.2f}" if name != "sgd" else "0",
             f"{paper.extra:.1f}" if paper else "",
-            spread(ratio(document, name), 2) if name != "SGD" else "1",
+            spread(ratio(document, name), 2) if name != "sgd" else "1",
             f"{own['memory']:.2f}",
             f"{paper.memory}" if paper else "",
             f"{own['forwards']:.2g}",
@@ -233,7 +253,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     """The extra time of each optimizer, ours and the paper's, as bars."""
     from matplotlib import pyplot as plt
 
-    names = [name for name in document["optimizers"] if name != "SGD"]
+    names = [name for name in document["optimizers"] if name != "sgd"]
     figures = [extra(document, name) for name in names]
     medians = [f["median"] for f in figures]
     errors = [
@@ -246,7 +266,7 @@ def draw(document: dict[str, Any], path: Path) -> None:
     rows = range(len(names))
     axes.barh([r - 0.2 for r in rows], medians, 0.4, xerr=errors, label="measured here")
     axes.barh([r + 0.2 for r in rows], [p.extra if p else 0 for p in papers], 0.4, label="paper")
-    axes.set_yticks(list(rows), names)
+    axes.set_yticks(list(rows), [OPTIMIZERS[name].label for name in names])
     axes.invert_yaxis()
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlabel(f"extra time per iteration over SGD, % (VGG-19, batch {document['batch']})")

@@ -74,11 +74,16 @@ class Journal:
     def begin(self, offset: int | None) -> Self:
         """Open the file: anew, or cut back to the `offset` of a checkpoint."""
         with explained(f"{self.path}: cannot be written"):
-            self._file = self.path.open("r+b" if offset else "wb")
-            self._file.truncate(offset or 0)
-            self._file.seek(0, os.SEEK_END)
-        if not offset:
-            self.write(self._header)
+            self._file = self.path.open("r+b" if offset else "wb", buffering=0)
+            if offset:
+                self._file.truncate(offset)
+                self._file.seek(offset)
+        try:
+            if not offset:
+                self.write(self._header)
+        except UserError:
+            self.close()
+            raise
         return self
 
     def write(self, record: Record) -> Record:
@@ -86,7 +91,6 @@ class Journal:
         record = rounded(record)
         with explained(f"{self.path}: cannot be written"):
             self._file.write(_line(record))
-            self._file.flush()
         return record
 
     def mark(self) -> int:

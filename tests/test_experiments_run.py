@@ -1,0 +1,245 @@
+"""One run: its records, and that a run which is killed and resumed ends with the same."""
+
+import gzip
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from experiments.__main__ import main
+from experiments.errors import UserError
+from experiments.optimizers import OPTIMIZERS
+from experiments.records import Journal, read, rounded
+from experiments.run import Question, Run
+from experiments.tasks import load
+from experiments.train import train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def arguments(optimizer, out, *more):
+    sizes = ["--epochs", "3", "--batch-size", "64", "--log-every", "4"]
+    return ["run", "digits", "--optimizer", optimizer, "--out", str(out), *sizes, *more]
+
+
+def timeless(path):
+    """The lines of a file, the times and the machine left out."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "made")} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", epochs=2, batch=64)
+
+
+def test_sgd_is_the_plain_loop_bit_for_bit(tmp_path, digits):
+    run = Run(digits, Question("sgd", seed=3, options={"momentum": 0.9}))
+    records = [record for _, record in train(digits, [run], tmp_path)]
+
+    torch.manual_seed(3)
+    model = digits.network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    losses, norms = [], []
+    for segment in range(2):
+        for images, labels in digits.batches(3, segment):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss.backward()
+            norms.append(float(torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])))
+            optimizer.step()
+            losses.append(loss.item())
+    for ours, theirs in zip(run.model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    steps = [record for record in records if record["kind"] == "step"]
+    assert [step["loss"] for step in steps] == [rounded(loss) for loss in losses]
+    assert [step["grad_norm"] for step in steps] == [rounded(norm) for norm in norms]
+    others = [record["kind"] for record in records if record["kind"] != "step"]
+    assert others == ["eval", "eval", "end"]
+
+
+def test_the_lines_of_zenith_follow_the_core(tmp_path, digits):
+    import zenith
+
+    run = Run(digits, Question("zenith", options={"window": 3}))
+    records = [record for _, record in train(digits, [run], tmp_path)]
+    state = zenith.init(window=3)
+    for record in records:
+        if record["kind"] == "step":
+            state = zenith.update(state, record["grad_norm"])
+            assert record["lr"] == pytest.approx(0.1 * state.scale, rel=1e-5)
+            assert record["mean"] == pytest.approx(state.mean, rel=1e-5)
+
+
+def test_runs_in_step_are_the_runs_alone(tmp_path, digits):
+    questions = [Question(name, log_every=5) for name in ("zenith", "gen", "sgd-cosine")]
+    together = [Run(digits, question) for question in questions]
+    list(train(digits, together, tmp_path / "together"))
+    for question in questions:
+        list(train(digits, [Run(digits, question)], tmp_path / "alone"))
+        path = question.path("digits")
+        assert timeless(tmp_path / "alone" / path) == timeless(tmp_path / "together" / path)
+
+
+def test_the_rate_in_force_is_that_of_the_step(tmp_path, digits):
+    run = Run(digits, Question("sgd-cosine"))
+    records = [record for _, record in train(digits, [run], tmp_path)]
+    rates = [record["lr"] for record in records if record["kind"] == "step"]
+    steps = 2 * digits.steps
+    cosine = [0.05 * (1 + math.cos(math.pi * t / steps)) for t in range(steps)]
+    assert rates == pytest.approx(cosine, rel=1e-5)
+
+
+def test_schedule_free_is_tested_at_its_average(digits):
+    run = Run(digits, Question("schedule-free"))
+    for batch in digits.batches(0, 0):
+        run.step(batch)
+    trained = [p.clone() for p in run.model.parameters()]
+    at_the_average = run.finish_segment()["test_accuracy"]
+    for before, after in zip(trained, run.model.parameters(), strict=True):
+        torch.testing.assert_close(after, before)  # the way there and back is rounded
+    assert digits.evaluate(run.model)["test_accuracy"] != at_the_average
+
+
+def test_l2_is_half_the_squared_norm_in_the_loss(digits):
+    plain, heavy = (Run(digits, Question("sgd", l2=l2)) for l2 in (0.0, 0.5))
+    batch = next(digits.batches(0, 0))
+    before = sum(float(p.detach().square().sum()) for p in plain.model.parameters())
+    heavy.step(batch)
+    plain.step(batch)
+    gap = float(heavy._losses[0]) - float(plain._losses[0])
+    assert gap == pytest.approx(0.25 * before, rel=1e-5)
+
+
+def test_a_run_that_diverges_ends_and_says_so(tmp_path, capsys):
+    assert main(arguments("sgd", tmp_path, "--lr", "1e30")) == 0
+    found = read(next(tmp_path.rglob("seed-0.jsonl")))
+    assert found.outcome == "diverged"
+    assert found.steps[-1]["loss"] is None
+    assert main(arguments("sgd", tmp_path, "--lr", "1e30", "--resume")) == 0  # nothing to do
+    assert "diverged" in capsys.readouterr().out
+
+
+def test_a_path_names_the_options_that_were_chosen():
+    question = Question("zenith", seed=2, options={"lr": 0.05, "window": 50}, l2=1e-4)
+    assert question.path("digits") == Path("digits/zenith,lr=0.05,window=50,l2=0.0001/seed-2.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--window", "5"], "`--window` is no option of sgd, which takes --lr, --momentum"),
+        (["--data", "/nowhere"], "`--data` must not be given for the digits, got /nowhere"),
+        (["--batch-size", "5000"], "`--batch-size` must be at most 1347, all images, got 5000"),
+    ],
+)
+def test_what_is_wrong_is_one_line(tmp_path, capsys, more, complaint):
+    assert main(arguments("sgd", tmp_path, *more)) == 2
+    assert capsys.readouterr().err == f"experiments: error: {complaint}\n"
+    assert not list(tmp_path.rglob("*.jsonl"))
+
+
+def test_unknown_names(tmp_path, capsys):
+    assert main(arguments("adam", tmp_path)) == 2
+    assert "`--optimizer` must be one of sgd, pal" in capsys.readouterr().err
+    assert main(["run", "cifar", "--optimizer", "sgd", "--out", str(tmp_path)]) == 2
+    assert "`TASK` must be one of digits, fashion-mnist, got 'cifar'" in capsys.readouterr().err
+
+
+def test_what_is_there_is_not_written_over(tmp_path, capsys):
+    assert main(arguments("sgd", tmp_path)) == 0
+    path = next(tmp_path.rglob("seed-0.jsonl"))
+    before = path.read_bytes()
+    assert main(arguments("sgd", tmp_path)) == 2
+    assert "is there: --resume goes on with it" in capsys.readouterr().err
+    assert main([*arguments("sgd", tmp_path, "--resume"), "--epochs", "4"]) == 2
+    assert "`segments` 3, asked for 4" in capsys.readouterr().err
+    assert main(arguments("sgd", tmp_path, "--resume")) == 0
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["seed-0.jsonl"]
+
+
+def test_records_are_read_gzipped_and_without_what_a_kill_has_cut_off(tmp_path):
+    journal = Journal(tmp_path / "seed-0.jsonl", {"task": "digits"}).begin(None)
+    journal.write({"kind": "step", "step": 1, "loss": 1 / 3})
+    journal.close()
+    whole = journal.path.read_bytes()
+    (tmp_path / "seed-1.jsonl.gz").write_bytes(gzip.compress(whole + b'{"kind": "ste'))
+    found = read(tmp_path / "seed-1.jsonl.gz")
+    assert found.header["task"] == "digits"
+    assert found.steps == [{"kind": "step", "step": 1, "loss": 0.333333}]
+    assert found.outcome is None
+    for content, complaint in [
+        (b"", "empty"),
+        (b"{\n", "line 1: not JSON"),
+        (b"[1]\n", "line 1: must be an object"),
+        (b'{"kind":"step"}\n', "line 1: must be of kind `run`"),
+        (whole + b'{"kind":"other"}\n', "line 3: `kind` must be one of step, eval, end"),
+    ]:
+        journal.path.write_bytes(content)
+        with pytest.raises(UserError, match=complaint):
+            read(journal.path)
+
+
+def test_a_full_disk_is_one_line(tmp_path):
+    path = tmp_path / "seed-0.jsonl"
+    path.symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"cannot be written \(No space left"):
+        Journal(path, {}).begin(None)
+
+
+STATEFUL = ["zenith", "sgd", "dowg", "l4", "gen", "prodigy", "cocob", "schedule-free"]
+STATEFUL += ["sgd-cosine", "sgd-plateau"]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_records(name, tmp_path, digits):
+    momentum = {"momentum": 0.9} if "momentum" in OPTIMIZERS[name].takes() else {}
+    question = Question(name, options=momentum, log_every=7)
+    list(train(digits, [Run(digits, question)], tmp_path / "whole"))
+    cut = iter(range(digits.steps + 3))  # in the second segment
+    list(
+        train(
+            digits,
+            [Run(digits, question)],
+            tmp_path / "cut",
+            stopped=lambda: next(cut, None) is None,
+        )
+    )
+    path = question.path("digits")
+    diverged = read(tmp_path / "whole" / path).outcome == "diverged"  # LQA and GeN, at once
+    assert (tmp_path / "cut" / path).with_suffix(".pt").exists() != diverged
+    list(train(digits, [Run(digits, question)], tmp_path / "cut", resume=True))
+    assert timeless(tmp_path / "cut" / path) == timeless(tmp_path / "whole" / path)
+    assert not (tmp_path / "cut" / path).with_suffix(".pt").exists()
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_run_that_is_killed_twice_ends_with_the_same_records(name, tmp_path):
+    command = [sys.executable, "-m", "experiments"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    whole, cut = (arguments(name, tmp_path / out) for out in ("whole", "cut"))
+    subprocess.run([*command, *whole], env=environment, check=True, capture_output=True)
+    moment = random.Random(name)
+    for _ in range(2):
+        process = subprocess.Popen(
+            [*command, *cut, "--resume"], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        if moment.random() < 0.7:
+            process.stdout.readline()  # the first evaluation, or the end
+        time.sleep(moment.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    subprocess.run([*command, *cut, "--resume"], env=environment, check=True, capture_output=True)
+    paths = [next((tmp_path / out).rglob("seed-0.jsonl")) for out in ("whole", "cut")]
+    assert timeless(paths[0]) == timeless(paths[1])
+    assert read(paths[1]).outcome == read(paths[0]).outcome is not None
