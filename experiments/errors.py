@@ -3,12 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from zenith.demo.errors import UserError, reason
 
-class UserError(Exception):
-    """A mistake of the user's or a failure of the machine's; the message names what and where.
-
-    `experiments.__main__` prints it as one line on stderr and returns exit code 2.
-    """
+__all__ = ["UserError", "explained"]
 
 
 @contextmanager
@@ -17,4 +14,4 @@ def explained(failure: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"{failure} ({error.strerror or error})") from None
+        raise UserError(f"{failure} ({reason(error)})") from None

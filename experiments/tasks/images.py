@@ -1,58 +1,20 @@
-"""The images: scikit-learn's handwritten digits, and Fashion-MNIST from its four IDX files.
+"""The images, as `zenith.demo` loads them, under the experiments' own option for their folder."""
 
-An IDX file, the format of MNIST and Fashion-MNIST, is a magic number (two zero bytes, the type 0x08
-for unsigned bytes, the number of dimensions), each dimension as a big-endian 32-bit integer, and
-then exactly the bytes of the array.
-"""
-
-import gzip
-import math
-import struct
-import zlib
 from pathlib import Path
-from typing import NamedTuple
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from experiments.errors import UserError
+from zenith.demo import data
+from zenith.demo.data import Data
+from zenith.demo.settings import FASHION_MNIST_DIR
 
-from experiments.errors import UserError, explained
-
-__all__ = ["Data", "digits", "fashion_mnist", "read_idx"]
-
-CLASSES = 10
-FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
-
-
-class Data(NamedTuple):
-    """Images to learn from and images to test on, standardised by the training images alone.
-
-    Attributes:
-        train_images: float32, shape `(n, 1, size, size)`.
-        train_labels: int64 in 0..9, shape `(n,)`.
-        test_images: float32, shape `(m, 1, size, size)`.
-        test_labels: int64 in 0..9, shape `(m,)`.
-    """
-
-    train_images: Tensor
-    train_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
+__all__ = ["Data", "digits", "fashion_mnist"]
 
 
 def digits(folder: Path | None = None) -> Data:
     """Return the 1797 handwritten digits, 8 x 8, that scikit-learn ships: 1347 + 450."""
     if folder is not None:
         raise UserError(f"`--data` must not be given for the digits, got {folder}")
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    images, labels = load_digits(return_X_y=True)
-    train, test, train_labels, test_labels = train_test_split(
-        images.reshape(-1, 8, 8), labels, test_size=450, stratify=labels, random_state=0
-    )
-    return _standardised(train, train_labels, test, test_labels)
+    return data.digits()
 
 
 def fashion_mnist(folder: Path | None = None) -> Data:
@@ -61,78 +23,11 @@ def fashion_mnist(folder: Path | None = None) -> Data:
     Raises:
         UserError: naming the folder or the file, if one is missing, corrupt or does not match.
     """
-    folder = folder or FASHION_MNIST
+    folder = folder or FASHION_MNIST_DIR
     if not folder.is_dir():
         raise UserError(
             f"`--data` must be a folder with the four .gz files of Fashion-MNIST, got {folder}: "
             "Debian's package dataset-fashion-mnist brings them, and so does "
             "github.com/zalandoresearch/fashion-mnist"
         )
-    return _standardised(*_pair(folder, "train"), *_pair(folder, "t10k"))
-
-
-def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
-    """Return the array of unsigned bytes in the gzipped IDX file at `path`.
-
-    Args:
-        path: the file.
-        dimensions: how many dimensions the array must have: 3 for images, 1 for labels.
-
-    Raises:
-        UserError: naming the file, if it is missing, unreadable, not gzip, cut short, of another
-            type or number of dimensions, or longer or shorter than its own header says.
-    """
-    content = _decompressed(path)
-    start = 4 + 4 * dimensions
-    magic = 0x0800 + dimensions
-    if len(content) < start:
-        raise UserError(f"{path}: an IDX header has {start} bytes, got {len(content)}")
-    found, *shape = struct.unpack(f">{1 + dimensions}I", content[:start])
-    if found != magic:
-        raise UserError(f"{path}: the magic number must be 0x{magic:08x}, got 0x{found:08x}")
-    size = math.prod(shape)
-    if len(content) - start != size:
-        expected = " x ".join(map(str, shape))
-        raise UserError(f"{path}: {expected} asks for {size} bytes, got {len(content) - start}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
-
-
-def _decompressed(path: Path) -> bytes:
-    try:
-        with explained(f"{path}: cannot be read"), path.open("rb") as file, gzip.open(file) as own:
-            return own.read()
-    except EOFError:
-        raise UserError(f"{path}: the gzip data is cut short") from None
-    except zlib.error as error:
-        raise UserError(f"{path}: not a sound gzip file ({error})") from None
-
-
-def _pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    images_path = folder / f"{part}-images-idx3-ubyte.gz"
-    labels_path = folder / f"{part}-labels-idx1-ubyte.gz"
-    images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
-    if len(images) == 0 or images.shape[1:] != (28, 28):
-        raise UserError(f"{images_path}: must hold images of 28 x 28, got shape {images.shape}")
-    if len(labels) != len(images):
-        raise UserError(f"{labels_path}: {len(labels)} labels for {len(images)} images")
-    if labels.max() >= CLASSES:
-        raise UserError(f"{labels_path}: labels must be below {CLASSES}, got {labels.max()}")
-    return images, labels
-
-
-def _standardised(
-    train: NDArray[np.generic],
-    train_labels: NDArray[np.generic],
-    test: NDArray[np.generic],
-    test_labels: NDArray[np.generic],
-) -> Data:
-    mean, deviation = train.mean(dtype=np.float64), train.std(dtype=np.float64)
-
-    def images(raw: NDArray[np.generic]) -> Tensor:
-        standardised = (raw.astype(np.float64) - mean) / (deviation or 1)
-        return torch.tensor(standardised, dtype=torch.float32).unsqueeze(1)
-
-    def labels(raw: NDArray[np.generic]) -> Tensor:
-        return torch.tensor(raw, dtype=torch.int64)
-
-    return Data(images(train), labels(train_labels), images(test), labels(test_labels))
+    return data.fashion_mnist(folder)

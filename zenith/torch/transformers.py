@@ -63,9 +63,8 @@ class ZenithCallback(TrainerCallback):  # type: ignore[misc]
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **objects: Any) -> None:
         """Add the last step's numbers to the entry that is being logged."""
-        if (
-            self._source is not None and logs and "loss" in logs
-        ):  # not an evaluation, nor the summary at the end
+        of_training = logs and "loss" in logs  # not an evaluation, nor the summary at the end
+        if self._source is not None and of_training:
             self._log.flush()
             logs.update(self._last)
             state.log_history[-1].update(self._last)
