@@ -1,6 +1,6 @@
 """Which changes to the code would no test notice?
 
-    python tests/mutants.py zenith/core.py zenith/plot.py --jobs 2
+    python tests/mutants.py zenith/core.py zenith/plot.py
 
 Changes one expression or statement of a file at a time, in a copy of all, runs the file's own tests
 and doctests there, and prints the changes that they let live. Some are equivalent: nothing that
@@ -10,15 +10,17 @@ could be seen is another. The others ask for a test, or for less code.
 import argparse
 import ast
 import copy
+import importlib
+import multiprocessing
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {  # by how the file's name begins, the first that fits: the quick ones that are about it
@@ -133,49 +135,75 @@ def copy_tree(root: Path, folder: str) -> None:
             Path(folder, entry.name).symlink_to(entry)
 
 
+def preload(file: Path) -> None:
+    """Import once, and not for each change, what the tests of a file import beside the package."""
+    for test in tests_of(file):
+        for node in ast.walk(ast.parse((ROOT / "tests" / test).read_text())):
+            for name in imported(node):
+                own = (ROOT / "tests" / f"{name}.py").exists()
+                if name.split(".")[0] != "zenith" and not own:
+                    importlib.import_module(name)
+
+
+def imported(node: ast.AST) -> list[str]:
+    match node:
+        case ast.Import(names=names):
+            return [name.name for name in names]
+        case ast.ImportFrom(module=str(module), level=0):
+            return [module]
+    return []
+
+
+def run(folder: str, file: Path) -> NoReturn:
+    """The tests of a file, in a process of their own; ends with the exit code of pytest."""
+    os.chdir(Path(folder, "tests"))
+    sys.path.insert(0, folder)
+    os.environ["PYTHONPATH"] = folder
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    imported_already = "ignore::pytest.PytestAssertRewriteWarning"
+    options = ["-xqc", "../pyproject.toml", "-W", imported_already, "--doctest-modules"]
+    code = pytest.main([*options, str(folder / file.relative_to(ROOT)), *tests_of(file)])
+    os._exit(code)
+
+
 def passes(root: Path, file: Path, source: str) -> bool:
     """Whether the tests of a file pass, within ten minutes, with this source in its place."""
     with tempfile.TemporaryDirectory() as folder:
         copy_tree(root, folder)
-        copied = folder / file.relative_to(ROOT)
-        copied.write_text(source)
-        command = [sys.executable, "-m", "pytest", "-xqc", "../pyproject.toml", "--doctest-modules"]
-        env = {"KERAS_BACKEND": "torch", **os.environ, "PYTHONPATH": folder}
-        try:
-            run = subprocess.run(
-                [*command, str(copied), *tests_of(file)],
-                cwd=Path(folder, "tests"),
-                env=env,
-                capture_output=True,
-                timeout=600,
-            )
-        except subprocess.TimeoutExpired:
-            return False
-        return run.returncode == 0
+        (folder / file.relative_to(ROOT)).write_text(source)
+        tests = multiprocessing.get_context("fork").Process(target=run, args=(folder, file))
+        tests.start()
+        tests.join(600)
+        tests.kill()
+        return tests.exitcode == 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--jobs", type=int, default=1, help="how many run at a time")
     options = parser.parse_args()
+    os.environ |= {"KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
+    sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as folder:  # so that work may go on meanwhile
         copy_tree(ROOT, folder)
         for file in options.files:
-            report(Path(folder), file.resolve(), options.jobs)
+            report(Path(folder), file.resolve())
 
 
-def report(root: Path, file: Path, jobs: int) -> None:
+def report(root: Path, file: Path) -> None:
+    preload(file)
     if not passes(root, file, source := file.read_text()):
         sys.exit(f"the tests of {file} do not pass as it is: {' '.join(tests_of(file))}")
-    whats, sources = zip(*mutants(source), strict=True)
-    with ThreadPoolExecutor(jobs) as pool:
-        lives = pool.map(passes, [root] * len(sources), [file] * len(sources), sources)
-        left = [what for what, lived in zip(whats, lives, strict=True) if lived]
-    for what in left:
-        print(f"{file.name}:{what}")
-    print(f"{file.name}: {len(left)} of {len(sources)} changes live", flush=True)
+    changed = list(mutants(source))
+    left = 0
+    for what, source in changed:
+        if passes(root, file, source):
+            left += 1
+            print(f"{file.name}:{what}", flush=True)
+    print(f"{file.name}: {left} of {len(changed)} changes live", flush=True)
 
 
 if __name__ == "__main__":
