@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.errors import UserError
+
+if TYPE_CHECKING:  # so that a command of another framework does without torch
+    from torch import Tensor, nn
 
 __all__ = ["NAMES", "Task", "load"]
 
@@ -33,16 +34,16 @@ class Task(Protocol):
     epochs: float
     threads: int | None
 
-    def network(self) -> nn.Module:
+    def network(self) -> "nn.Module":
         """Return the network to train; the caller seeds torch."""
 
     def batches(self, seed: int, segment: int) -> Iterator[Any]:
         """Yield the `steps` batches of a segment, on the CPU."""
 
-    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+    def loss(self, model: "nn.Module", batch: Any) -> "Tensor":
         """Return the loss of a batch, a scalar with its graph."""
 
-    def evaluate(self, model: nn.Module) -> dict[str, float]:
+    def evaluate(self, model: "nn.Module") -> dict[str, float]:
         """Return the task's own measures, such as `test_accuracy` in percent."""
 
     def described(self) -> Mapping[str, Any]:
