@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import tasks
+from experiments.arguments import count, number, size
 from experiments.errors import UserError
 
 # Where Keras and JAX are measured against what their own libraries have.
@@ -47,43 +48,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_one)
     parser.add_argument("task", metavar="TASK", help=" or ".join(tasks.NAMES))
     parser.add_argument("--optimizer", required=True, metavar="NAME")
-    parser.add_argument("--seed", type=_count, default=0, metavar="N")
-    parser.add_argument("--lr", type=_number, metavar="X", help="by default the optimizer's own")
-    parser.add_argument("--window", type=_size, metavar="N", help="of ZENITH, in steps")
-    parser.add_argument("--momentum", type=_number, metavar="X")
+    parser.add_argument("--seed", type=count, default=0, metavar="N")
+    parser.add_argument("--lr", type=number, metavar="X", help="by default the optimizer's own")
+    parser.add_argument("--window", type=size, metavar="N", help="of ZENITH, in steps")
+    parser.add_argument("--momentum", type=number, metavar="X")
     parser.add_argument(
-        "--l2", type=_number, default=0.0, metavar="X", help="half of it times ||p||^2 in the loss"
+        "--l2", type=number, default=0.0, metavar="X", help="half of it times ||p||^2 in the loss"
     )
-    parser.add_argument("--epochs", type=_size, metavar="N", help="by default the task's own")
-    parser.add_argument("--hours", type=_number, metavar="X", help="of training, at the most")
-    parser.add_argument("--batch-size", type=_size, metavar="N")
-    parser.add_argument("--log-every", type=_size, default=10, metavar="N", help="steps")
+    parser.add_argument("--epochs", type=size, metavar="N", help="by default the task's own")
+    parser.add_argument("--hours", type=number, metavar="X", help="of training, at the most")
+    parser.add_argument("--batch-size", type=size, metavar="N")
+    parser.add_argument("--log-every", type=size, default=10, metavar="N", help="steps")
     parser.add_argument("--data", type=Path, metavar="DIR", help="the files of the task")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--resume", action="store_true", help="go on with a run that was cut")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-
-
-def _number(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not 0 <= number < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be a finite number >= 0, got {text!r}")
-    return number
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"must be an integer >= 0, got {text!r}")
-    return int(text)
-
-
-def _size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return int(text)
 
 
 def run_one(options: argparse.Namespace) -> None:
