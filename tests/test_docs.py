@@ -1,6 +1,8 @@
-"""Every block of Python in the documentation and in the README runs, page by page."""
+"""Every block of Python in the documentation runs, and so does every change in the README."""
 
+import csv
 import re
+import runpy
 import subprocess
 import sys
 import textwrap
@@ -14,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)]*)\)")
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+
+
+DIFF = re.compile(r"```diff\n(.*?)```", re.DOTALL)
 
 
 def blocks(page):
@@ -40,6 +45,34 @@ def test_every_block_of_a_page_runs(page, tmp_path, monkeypatch):
     run(page, {})
 
 
+def sides(diff):
+    """The two programs that a diff stands for: before, and after."""
+    lines = diff.splitlines()
+    return ["\n".join(line[2:] for line in lines if line[0] in " " + sign) for sign in "-+"]
+
+
+def test_the_readme_has_a_change_for_each_framework():
+    text = "".join(DIFF.findall(PAGES[0].read_text()))
+    names = re.findall(r"^\+ from (zenith\.\w+) import", text, re.MULTILINE)
+    assert {*names} == {"zenith.torch", "zenith.tf", "zenith.optax"}
+
+
+@pytest.mark.parametrize("diff", DIFF.findall(PAGES[0].read_text()), ids=lambda diff: diff[4:25])
+def test_both_sides_of_a_change_in_the_readme_run(diff):
+    import keras
+    import optax
+    import torch
+
+    def model():
+        if "torch.optim" in diff:
+            return torch.nn.Linear(1, 1)
+        return keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+
+    for program in sides(diff):
+        names = {"torch": torch, "keras": keras, "optax": optax, "model": model(), "steps": 9}
+        exec(program, names)
+
+
 def test_the_frameworks_are_attributes_of_zenith():
     code = "import zenith; print(zenith.torch.Zenith, zenith.tf.Zenith, zenith.optax.zenith)"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -62,9 +95,32 @@ def test_the_package_index_is_shown_no_path_of_this_repository():
     for rule in hook["substitutions"]:
         text = re.sub(rule["pattern"], rule["replacement"], text)
     assert LINK.findall(text) == [("", "https://arxiv.org/abs/2601.15212")]
-    assert "is in docs/overhead." in text  # a link's text stays
+    assert "\nWhole programs, each in one file, are in examples.\n" in text  # a link's text stays
     assert "$$" not in text  # the index draws no equations
-    assert blocks(PAGES[0]) == [textwrap.dedent(code) for _, code in BLOCK.findall(text)]
+    assert DIFF.findall(text) == DIFF.findall(PAGES[0].read_text())
+
+
+def test_the_readme_is_short():
+    assert len(PAGES[0].read_text().splitlines()) <= 150
+
+
+def test_no_table_is_typed():
+    """What stands in the pages is what the measurements, the pins and the floors come to now."""
+    tables = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))
+    found = "".join(page.read_text() for page in tables["PAGES"])
+    assert {name for _, name, _ in tables["BLOCK"].findall(found)} == {*tables["TABLES"]}
+    for page in tables["PAGES"]:
+        assert tables["filled"](page.read_text()) == page.read_text()
+
+
+def test_the_accuracies_on_the_page_about_keras_are_those_of_its_picture():
+    page = (ROOT / "docs" / "getting-started" / "keras.md").read_text()
+    for name in ("SGD", "ZENITH"):
+        with (ROOT / "docs" / "keras-digits" / f"{name}.csv").open() as file:
+            last = [float(row["val_accuracy"]) for row in csv.DictReader(file)][-1]
+        assert (
+            f"{name} ends at {100 * last:.1f} %" in page or f"{name} at {100 * last:.1f} %" in page
+        )
 
 
 def test_the_citation_is_of_this_version():
