@@ -9,13 +9,16 @@ that array libraries share by name, so it runs on Python numbers as it stands an
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
-from typing import Any, NamedTuple
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
 
 __all__ = ["ZenithState", "ZenithWarning", "from_dict", "init", "metrics", "to_dict", "update"]
 
 _VERSION = 1  # of the document that `to_dict` writes
+
+NonFinite = Literal["skip", "propagate"]
 
 
 class ZenithState(NamedTuple):
@@ -46,14 +49,12 @@ class ZenithWarning(UserWarning):
     """Something in the training loop keeps the rate at `lr`: ZENITH is off, or soon will be."""
 
 
-class python:
-    """What `update` asks of an array library, for plain Python numbers."""
+def _where(condition: Any, chosen: Any, other: Any) -> Any:
+    return chosen if condition else other
 
-    maximum = staticmethod(max)
 
-    @staticmethod
-    def where(condition: Any, chosen: Any, other: Any) -> Any:
-        return chosen if condition else other
+# What `update` asks of an array library, for plain Python numbers.
+python = SimpleNamespace(where=_where, maximum=max)
 
 
 def init(window: int = 500) -> ZenithState:
@@ -201,6 +202,29 @@ def checked_window(window: Any) -> int:
     if window < 1:
         raise ValueError(f"`window` must be an integer >= 1, got {window!r}")
     return int(window)
+
+
+def checked_nonfinite(nonfinite: NonFinite) -> NonFinite:
+    """Return what is to be done with a gradient that is not finite, if it is one of the two.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    if nonfinite not in ("skip", "propagate"):
+        raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
+    return nonfinite
+
+
+def dtype_for(dtypes: Iterable[str]) -> str:
+    """Return the dtype of a state by the names of the parameters' dtypes.
+
+    It is float64 as soon as one of them is, or complex128, and never less than float32.
+
+    Examples:
+        >>> dtype_for(["bfloat16", "float16"]), dtype_for(["float32", "float64"])
+        ('float32', 'float64')
+    """
+    return "float32" if {"float64", "complex128"}.isdisjoint(dtypes) else "float64"
 
 
 def checked(state: ZenithState, window: int, largest: float) -> ZenithState:

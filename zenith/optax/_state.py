@@ -18,9 +18,8 @@ __all__ = ["init", "observe", "set_zenith_state", "zenith_state"]
 def init(window: int, params: optax.Params) -> ZenithState:
     """Return the state before the first norm, as arrays that share no buffer."""
     leaves = jax.tree.leaves(params)  # of an Equinox module its functions as well
-    dtypes = map(jnp.result_type, filter(_is_number, leaves))
-    wide = any(dtype in (jnp.float64, jnp.complex128) for dtype in dtypes)
-    return _arrays(core.init(window), jnp.float64 if wide else jnp.float32)
+    names = (jnp.result_type(leaf).name for leaf in leaves if _is_number(leaf))
+    return _arrays(core.init(window), core.dtype_for(names))
 
 
 def observe(

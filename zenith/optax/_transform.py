@@ -1,7 +1,7 @@
 """`zenith`, `scale_by_zenith` and `with_zenith`: the schedule as optax transformations."""
 
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from zenith import core
-from zenith.core import ZenithState
+from zenith.core import NonFinite, ZenithState
 from zenith.optax._state import init as init_state
 from zenith.optax._state import observe
 
@@ -98,7 +98,7 @@ def scale_by_zenith(window: int = 500) -> optax.GradientTransformationExtraArgs:
 def with_zenith(
     inner: optax.GradientTransformation,
     window: int = 500,
-    nonfinite: Literal["skip", "propagate"] = "skip",
+    nonfinite: NonFinite = "skip",
 ) -> optax.GradientTransformationExtraArgs:
     """Put any optimizer under ZENITH: measure what comes in, scale what `inner` puts out.
 
@@ -143,8 +143,7 @@ def with_zenith(
         [-0.25, -0.25]
     """
     _check_window(window)
-    if nonfinite not in ("skip", "propagate"):
-        raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
+    core.checked_nonfinite(nonfinite)
     inner = optax.with_extra_args_support(inner)
 
     def init(params: optax.Params) -> WithZenithState:
@@ -178,7 +177,7 @@ def zenith(
     momentum: float | None = None,
     nesterov: bool = False,
     accumulator_dtype: Any = None,
-    nonfinite: Literal["skip", "propagate"] = "skip",
+    nonfinite: NonFinite = "skip",
 ) -> optax.GradientTransformationExtraArgs:
     """`optax.sgd` that sets its own rate from the history of the gradient norm.
 
@@ -253,7 +252,7 @@ def _check_window(window: Any) -> None:
             "`window` must be a Python integer, which the shape of the state depends on, got "
             f'{window!r}: with optax.inject_hyperparams, pass static_args=("window",)'
         )
-    core.init(window)
+    core.checked_window(window)
 
 
 def _scaled(updates: optax.Updates, scale: jax.Array) -> optax.Updates:

@@ -5,8 +5,8 @@ from typing import Any
 
 import keras
 
+from zenith.core import NonFinite
 from zenith.tf._base import ZenithOptimizer
-from zenith.tf._stateful import NonFinite
 
 __all__ = ["Zenith", "ZenithWrapper"]
 

@@ -31,8 +31,7 @@ class _Ops:
 
 def dtype_for(dtypes: Iterable[Any]) -> str:
     """The dtype of the state: float64 as soon as one of these is, and never less than float32."""
-    known = map(keras.backend.standardize_dtype, dtypes)
-    return "float64" if "float64" in known else "float32"
+    return core.dtype_for(map(keras.backend.standardize_dtype, dtypes))
 
 
 def as_tensors(state: ZenithState, dtype: str) -> ZenithState:

@@ -2,19 +2,17 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 
 from zenith import core
-from zenith.core import ZenithState
+from zenith.core import NonFinite, ZenithState
 from zenith.tf._host import untraced
 from zenith.tf._state import StateVariables, as_tensors, dtype_for
 
-__all__ = ["NonFinite", "Stateful"]
-
-NonFinite = Literal["skip", "propagate"]
+__all__ = ["Stateful"]
 
 
 class Stateful(keras.optimizers.Optimizer):  # type: ignore[misc]
@@ -24,10 +22,8 @@ class Stateful(keras.optimizers.Optimizer):  # type: ignore[misc]
     _loaded: Mapping[str, Any] | None = None  # what `build` is to restore, as in a file
 
     def _set_up(self, window: int, nonfinite: NonFinite) -> None:
-        if nonfinite not in ("skip", "propagate"):
-            raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
-        self.window = len(core.init(window).norms)
-        self.nonfinite: NonFinite = nonfinite
+        self.window = core.checked_window(window)
+        self.nonfinite = core.checked_nonfinite(nonfinite)
 
     def _build_state(self, variables: Sequence[Any]) -> None:
         dtype = dtype_for(variable.dtype for variable in variables)

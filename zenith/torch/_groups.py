@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from zenith import core
 from zenith.core import ZenithState
 
 __all__ = [
@@ -134,8 +135,7 @@ def _checked_type(name: str, value: Any) -> None:
 
 
 def _check_own(max_grad_norm: Any, nonfinite: Any) -> None:
-    if nonfinite not in ("skip", "propagate"):
-        raise ValueError(f'`nonfinite` must be "skip" or "propagate", got {nonfinite!r}')
+    core.checked_nonfinite(nonfinite)
     if max_grad_norm is not None and not isinstance(max_grad_norm, Real):
         raise TypeError(f"`max_grad_norm` must be a number or None, got {max_grad_norm!r}")
     if max_grad_norm is not None and not float(max_grad_norm) > 0:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from zenith import core
-from zenith.core import ZenithState
+from zenith.core import NonFinite, ZenithState
 from zenith.torch._groups import plain
 from zenith.torch._norm import norm_of, norm_or_number, partial_norms, unscaled
 from zenith.torch._saved import Saved
@@ -89,7 +89,7 @@ class Zenith(Saved):
         nesterov: bool = False,
         decay_in_norm: bool = False,
         max_grad_norm: float | None = None,
-        nonfinite: Literal["skip", "propagate"] = "skip",
+        nonfinite: NonFinite = "skip",
         maximize: bool = False,
         foreach: bool | None = None,
         differentiable: bool = False,

@@ -24,8 +24,8 @@ __all__ = ["advance", "dtype_for", "measured", "observe", "restored", "snapshot"
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
     """The dtype of the state: float64 as soon as one parameter is, and never less than float32."""
-    wide = {torch.float64, torch.complex128}
-    return torch.float64 if any(p.dtype in wide for p in parameters) else torch.float32
+    dtype: torch.dtype = getattr(torch, core.dtype_for(str(p.dtype)[6:] for p in parameters))
+    return dtype
 
 
 class _TorchOn:
