@@ -113,6 +113,12 @@ def test_no_table_is_typed():
         assert tables["filled"](page.read_text()) == page.read_text()
 
 
+def test_every_example_is_listed():
+    page = (ROOT / "docs" / "getting-started" / "installation.md").read_text()
+    examples = {path.name for path in (ROOT / "examples").glob("*.py")}
+    assert {*re.findall(r"^\| `(\w+\.py)` \|", page, re.MULTILINE)} == examples
+
+
 def test_the_accuracies_on_the_page_about_keras_are_those_of_its_picture():
     page = (ROOT / "docs" / "getting-started" / "keras.md").read_text()
     for name in ("SGD", "ZENITH"):
