@@ -119,6 +119,12 @@ def test_every_example_is_listed():
     assert {*re.findall(r"^\| `(\w+\.py)` \|", page, re.MULTILINE)} == examples
 
 
+def test_every_test_that_a_page_names_is_there():
+    named = {name for page in PAGES for name in re.findall(r"`(test_\w+\.py)`", page.read_text())}
+    assert len(named) >= 10
+    assert named <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+
+
 def test_the_accuracies_on_the_page_about_keras_are_those_of_its_picture():
     page = (ROOT / "docs" / "getting-started" / "keras.md").read_text()
     for name in ("SGD", "ZENITH"):
