@@ -1,6 +1,7 @@
 """Which changes to the code would no test notice?
 
     python tests/mutants.py zenith/core.py zenith/plot.py
+    python tests/mutants.py --sample 40 zenith/torch/*.py  # of each file at most 40, the same ever
 
 Changes one expression or statement of a file at a time, in a copy of all, runs the file's own tests
 and doctests there, and prints the changes that they let live. Some are equivalent: nothing that
@@ -13,9 +14,12 @@ import copy
 import importlib
 import multiprocessing
 import os
+import random
 import shutil
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
@@ -135,26 +139,60 @@ def copy_tree(root: Path, folder: str) -> None:
             Path(folder, entry.name).symlink_to(entry)
 
 
-def preload(file: Path) -> None:
-    """Import once, and not for each change, what the tests of a file import beside the package."""
-    for test in tests_of(file):
-        for node in ast.walk(ast.parse((ROOT / "tests" / test).read_text())):
-            for name in imported(node):
-                own = (ROOT / "tests" / f"{name}.py").exists()
-                if name.split(".")[0] != "zenith" and not own:
-                    importlib.import_module(name)
+def preload(file: Path, done: set[Path]) -> None:
+    """Import once, and not for each change, what is not ours of all that a file imports."""
+    done.add(file)
+    for name in [name for node in ast.walk(ast.parse(file.read_text())) for name in imported(node)]:
+        paths = [folder / name.replace(".", "/") for folder in (ROOT, ROOT / "tests")]
+        own = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
+        if found := [path for path in own if path.exists()]:
+            for path in {*found} - done:
+                preload(path, done)
+        elif not name.startswith("zenith"):
+            importlib.import_module(name)
 
 
 def imported(node: ast.AST) -> list[str]:
     match node:
         case ast.Import(names=names):
             return [name.name for name in names]
-        case ast.ImportFrom(module=str(module), level=0):
-            return [module]
+        case ast.ImportFrom(module=str(module), level=0, names=names):
+            ours = module.split(".")[0] == "zenith"
+            return [module, *(f"{module}.{name.name}" for name in names if ours)]
     return []
 
 
-def run(folder: str, file: Path) -> NoReturn:
+class Order:
+    """Runs first what has noticed most, of these the quick; tests that share a fixture last."""
+
+    path: Path
+
+    def __init__(self) -> None:
+        self.noticed: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        def rank(item: Any) -> tuple[float, ...]:
+            fixtures = item._fixtureinfo.name2fixturedefs.values()
+            if any(fixture.scope == "module" for found in fixtures for fixture in found):
+                return (1,)
+            return (0, -self.noticed[item.nodeid], self.seconds[item.nodeid])
+
+        items.sort(key=rank)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        with self.path.open("a") as file:
+            file.write(f"{int(report.failed)} {report.duration} {report.nodeid}\n")
+
+    def learn(self) -> None:
+        for line in self.path.read_text().splitlines() if self.path.exists() else []:
+            failed, seconds, name = line.split(" ", 2)
+            self.noticed[name] += int(failed)
+            self.seconds[name] = max(self.seconds[name], float(seconds))
+
+
+def run(folder: str, file: Path, order: Order) -> NoReturn:
     """The tests of a file, in a process of their own; ends with the exit code of pytest."""
     os.chdir(Path(folder, "tests"))
     sys.path.insert(0, folder)
@@ -164,19 +202,21 @@ def run(folder: str, file: Path) -> NoReturn:
     os.dup2(quiet, 2)
     imported_already = "ignore::pytest.PytestAssertRewriteWarning"
     options = ["-xqc", "../pyproject.toml", "-W", imported_already, "--doctest-modules"]
-    code = pytest.main([*options, str(folder / file.relative_to(ROOT)), *tests_of(file)])
-    os._exit(code)
+    sources = [str(folder / file.relative_to(ROOT))] * (file.name != "__main__.py")
+    os._exit(pytest.main([*options, *sources, *tests_of(file)], plugins=[order]))
 
 
-def passes(root: Path, file: Path, source: str) -> bool:
-    """Whether the tests of a file pass, within ten minutes, with this source in its place."""
+def passes(root: Path, file: Path, source: str, order: Order, seconds: float = 600) -> bool:
+    """Whether the tests of a file pass, within these seconds, with this source in its place."""
     with tempfile.TemporaryDirectory() as folder:
         copy_tree(root, folder)
         (folder / file.relative_to(ROOT)).write_text(source)
-        tests = multiprocessing.get_context("fork").Process(target=run, args=(folder, file))
+        order.path = Path(folder, "order.txt")
+        tests = multiprocessing.get_context("fork").Process(target=run, args=(folder, file, order))
         tests.start()
-        tests.join(600)
+        tests.join(seconds)
         tests.kill()
+        order.learn()
         return tests.exitcode == 0
 
 
@@ -184,26 +224,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--sample", type=int, metavar="N", help="try at most N changes a file")
     options = parser.parse_args()
     os.environ |= {"KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
     sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as folder:  # so that work may go on meanwhile
         copy_tree(ROOT, folder)
         for file in options.files:
-            report(Path(folder), file.resolve())
+            report(Path(folder), file.resolve(), options.sample)
 
 
-def report(root: Path, file: Path) -> None:
-    preload(file)
-    if not passes(root, file, source := file.read_text()):
-        sys.exit(f"the tests of {file} do not pass as it is: {' '.join(tests_of(file))}")
-    changed = list(mutants(source))
+def report(root: Path, file: Path, sample: int | None) -> None:
+    for test in tests_of(file):
+        preload(ROOT / "tests" / test, set())
+    order, source, start = Order(), file.read_text(), time.monotonic()
+    if not passes(root, file, source, order):
+        failed = ", ".join(+order.noticed) or "they take too long, or end the process"
+        sys.exit(f"the tests of {file} do not pass as it is: {failed}")
+    seconds = 30 + 5 * (time.monotonic() - start)  # for a change that makes a loop endless
+    every = list(mutants(source))
+    tried = random.Random(0).sample(every, min(sample or len(every), len(every)))
     left = 0
-    for what, source in changed:
-        if passes(root, file, source):
+    for what, source in tried:
+        if passes(root, file, source, order, seconds):
             left += 1
             print(f"{file.name}:{what}", flush=True)
-    print(f"{file.name}: {left} of {len(changed)} changes live", flush=True)
+    of = f"{len(tried)} sampled (of {len(every)}) changes" if sample else f"{len(tried)} changes"
+    print(f"{file.name}: {left} of {of} live", flush=True)
 
 
 if __name__ == "__main__":
