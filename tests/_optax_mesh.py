@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zenith.optax import zenith, zenith_state
@@ -98,7 +98,7 @@ def main():
     if len(sys.argv) > 1:
         address, count, index = sys.argv[1:]
         jax.distributed.initialize(address, int(count), int(index))
-    mesh = jax.make_mesh((jax.device_count() // 4, 4), BOTH, (jax.sharding.AxisType.Auto,) * 2)
+    mesh = jax.make_mesh((jax.device_count() // 4, 4), BOTH, axis_types=(AxisType.Auto,) * 2)
     weights, batches = numbers()
     document = {"devices": [jax.device_count(), jax.local_device_count()]}
     document["alone"] = run(lambda ws: [jnp.asarray(w) for w in ws], jnp.asarray, None)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 from _golden import CASES, assert_golden, norms
+from _x64 import enable_x64
 
 from zenith.optax import scale_by_zenith, with_zenith, zenith, zenith_state
 
@@ -19,7 +20,7 @@ MAKERS = {
 @pytest.mark.parametrize(("x64", "tolerance"), [(False, 1e-6), (True, 1e-14)])
 @pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 def test_the_transformations(make, x64, tolerance, case):
-    with jax.enable_x64(x64):
+    with enable_x64(x64):
         optimizer = make(case["window"])
         params = jnp.zeros(1)
         update = jax.jit(optimizer.update)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from _x64 import enable_x64
 
 from zenith.optax import scale_by_zenith, with_zenith, zenith, zenith_state
 
@@ -98,7 +99,7 @@ def test_the_functions_in_an_equinox_module_are_passed_over():
     ids=str,
 )
 def test_the_state_is_as_wide_as_the_widest_leaf_that_has_a_dtype(params, dtype):
-    with jax.enable_x64(True):
+    with enable_x64(True):
         assert scale_by_zenith(2).init(params).norms.dtype == dtype
 
 

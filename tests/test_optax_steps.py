@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from _reference import scales
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import zenith
 from zenith.optax import scale_by_zenith, set_zenith_state, with_zenith, zenith_state
@@ -531,10 +532,10 @@ def test_a_state_is_put_back_under_jit_and_into_each_member_of_a_population():
 
 
 def test_a_state_takes_on_the_sharding_of_its_place():
-    place = jax.sharding.SingleDeviceSharding(jax.devices()[0], memory_kind="pinned_host")
+    place = NamedSharding(Mesh(jax.devices(), "x"), PartitionSpec())
     state = jax.device_put(scale_by_zenith(2).init(params()), place)
     after = set_zenith_state(state, zenith.update(zenith.init(2), 5.0))
-    assert {leaf.sharding.memory_kind for leaf in jax.tree.leaves(after)} == {"pinned_host"}
+    assert {leaf.sharding for leaf in jax.tree.leaves(after)} == {place}
 
 
 def test_stacked_states_have_no_metrics_together():
