@@ -7,13 +7,25 @@ the baseline's of the *same* repetition, so that a machine whose speed wanders m
 import random
 import statistics
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["differences", "interleaved", "quartiles", "ratios", "spread"]
+__all__ = ["clock", "differences", "interleaved", "quartiles", "ratios", "spread"]
 
 T = TypeVar("T")
 Quartiles = dict[str, float]
+
+
+def clock(work: Callable[[], Any], steps: int = 1) -> Callable[[], float]:
+    """Return what does the work and returns its milliseconds for each of its `steps`."""
+
+    def run() -> float:
+        start = time.perf_counter()
+        work()
+        return 1e3 * (time.perf_counter() - start) / steps
+
+    return run
 
 
 def interleaved(runs: Mapping[str, Callable[[], T]], repetitions: int) -> dict[str, list[T]]:

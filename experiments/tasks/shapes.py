@@ -53,7 +53,7 @@ def small(size: int = 28, classes: int = 10) -> Network:
     """Return a small convolutional network for grey images of `size` x `size`.
 
     Two 3 x 3 convolutions that halve the image, one hidden layer: 421,642 parameters for 28 x 28,
-    52,490 for 8 x 8. The stride halves the image, not a pooling layer, which on a CPU costs more
+    53,002 for 8 x 8. The stride halves the image, not a pooling layer, which on a CPU costs more
     time than the convolutions; there is no batch norm, so the gradient is that of the plain loss.
 
     Args:

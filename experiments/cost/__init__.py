@@ -1,0 +1,97 @@
+"""What ZENITH and its rivals cost: `python -m experiments cost --help`.
+
+Each command is a module here: `measure(options)` returns a document that `json` can write, `table`
+makes Markdown of it, and `draw`, where there is one, a picture. A module is imported when its
+command runs, so that the costs of Keras and of optax are measured where torch is not installed.
+"""
+
+import argparse
+import importlib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from experiments.arguments import number, size
+from experiments.errors import UserError, explained
+
+__all__ = ["add_commands"]
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "--batch": {"type": size, "default": 128, "metavar": "N", "help": "images; 128 in the paper"},
+    "--device": {"choices": ["cpu", "cuda"], "default": "cpu", "help": "cuda: never run"},
+    "--iterations": {"type": size, "default": 4, "metavar": "N", "help": "4 are a cycle of GeN"},
+    "--jit": {"choices": ["auto", "yes", "no"], "default": "auto", "help": "jit_compile"},
+    "--largest": {"type": size, "default": 10**8, "metavar": "N", "help": "case to measure"},
+    "--library": {"choices": ["torch", "keras", "optax"], "default": "torch"},
+    "--models": {"nargs": "+", "choices": ["vgg19", "small"], "default": ["vgg19", "small"]},
+    "--optimizers": {"nargs": "+", "metavar": "NAME", "help": "by default all"},
+    "--rivals": {"action": "store_true", "help": "those of optax.contrib too"},
+    "--sizes": {"type": size, "nargs": "+", "metavar": "N", "help": "entries, up to 10**8"},
+    "--threads": {"type": size, "metavar": "N", "help": "with 1, other programs disturb far less"},
+    "--width": {"type": number, "default": 1.0, "metavar": "X", "help": "of VGG-19's channels"},
+}
+_COMMANDS = {  # what is measured, how often, and what else there is to say
+    "overhead": (
+        "table 1: an iteration with every optimizer, on VGG-19",
+        10,
+        "--batch --device --iterations --optimizers --threads --width",
+    ),
+    "scaling": ("a step as parameters, tensors and window grow", 30, "--largest --threads"),
+    "step": ("a step in torch: SGD, ZENITH, clipping, norms", 30, "--device --models --threads"),
+    "fit": ("a step of Keras' fit", 15, "--batch --jit --models"),
+    "jit": ("a step of optax under jax.jit", 40, "--batch --models --rivals"),
+    "tried": ("what made no step cheaper", 40, "--models --optimizers --threads"),
+    "norm": ("how wrong a norm is, and how long it takes", 9, "--library --sizes --threads"),
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Add `cost` to the subcommands of a parser; it sets `run` to what takes the options."""
+    parser = commands.add_parser("cost", help="what a step costs", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    measured = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name, (what, repetitions, names) in _COMMANDS.items():
+        own = measured.add_parser(name, help=what, description=what)
+        own.set_defaults(run=partial(run, name))
+        own.add_argument("--repetitions", type=size, default=repetitions, metavar="N")
+        for option in names.split():
+            own.add_argument(option, **_OPTIONS[option])
+        own.add_argument("--out", type=Path, metavar="DIR", help="write JSON, table and picture")
+        own.add_argument(
+            "--read", type=Path, metavar="FILE", help="measure nothing: its JSON again"
+        )
+
+
+def run(name: str, options: argparse.Namespace) -> None:
+    """Measure, print the table, and write document, table and picture where that is asked for.
+
+    Raises:
+        UserError: if a package is missing, or a file cannot be read or written.
+    """
+    if options.out is not None:
+        with explained(f"{options.out}: cannot be written"):
+            options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        module = importlib.import_module(f"experiments.cost.{name}")
+        document = _read(options.read) if options.read else module.measure(options)
+        text = module.table(document)
+    except ImportError as error:
+        raise UserError(f"`cost {name}` needs a package that is not installed: {error}") from None
+    print(text)
+    if options.out is None:
+        return
+    with explained(f"{options.out}: cannot be written"):
+        (options.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
+        (options.out / f"{name}.md").write_text(text + "\n")
+        if hasattr(module, "draw"):
+            module.draw(document, options.out / f"{name}.png")
+
+
+def _read(file: Path) -> Any:
+    with explained(f"{file}: cannot be read"):
+        text = file.read_text()
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{file}: not JSON ({error})") from None
