@@ -4,7 +4,9 @@ A table stands between two comments that name one of `TABLES`, and is made from 
 wrote, or from what pins the versions. A test compares what stands there with that.
 """
 
+import json
 import re
+import sys
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -19,20 +21,14 @@ FRAMEWORKS = {
     "jax": "JAX",
     "optax": "optax",
 }
-RIVALS = ("ZENITH", "ALI-G", "schedule-free SGD", "DoG", "D-Adaptation", "Prodigy", "COCOB")
-COSTS = {
-    "its step, in steps of SGD": "step / SGD's step",
-    "that step over SGD's, % of an iteration": "of that, in the step",
-    "memory, in models": "memory, models",
-}
+sys.path.append(str(ROOT))  # for the experiments, which no wheel has
 
 
 def cost() -> str:
-    """What a step costs with a few optimizers, cut out of the table that was measured."""
-    head, _, *rows = map(cells, (ROOT / "docs/overhead/overhead.md").read_text().splitlines())
-    found = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-    costs = ([title, *(median(found[name][of]) for name in RIVALS)] for title, of in COSTS.items())
-    return table(["", *RIVALS], *costs)
+    """What a step costs with a few optimizers, of the table that was measured."""
+    from experiments.cost.overhead import short
+
+    return short(json.loads((ROOT / "docs/overhead/overhead.json").read_text())) + "\n"
 
 
 def versions() -> str:
@@ -70,16 +66,6 @@ def table(head: list[str], *rows: list[str]) -> str:
     """The rows in Markdown."""
     lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def cells(line: str) -> list[str]:
-    """The cells of a row in Markdown."""
-    return [cell.strip() for cell in line.strip().strip("|").split("|")]
-
-
-def median(cell: str) -> str:
-    """A figure without its quartiles."""
-    return cell.partition(" [")[0]
 
 
 TABLES = {"cost": cost, "versions": versions, "tested": tested}
