@@ -12,6 +12,7 @@ import numpy as np
 BACKEND = keras.backend.backend()
 if BACKEND == "jax":
     import jax
+    from _x64 import enable_x64
 
 FIELDS = ("norms", "count", "mean", "zenith", "scale", "skipped")
 SHAPES = ((3, 2), (4,))
@@ -20,7 +21,7 @@ SIZES = (1.0, 3.0, 0.5, 2.0, 0.25, 0.1)  # of the gradients, in turn
 
 def x64():
     """A context that allows float64, which JAX has only on demand."""
-    return jax.enable_x64(True) if BACKEND == "jax" else nullcontext()
+    return enable_x64(True) if BACKEND == "jax" else nullcontext()
 
 
 def variables(dtype="float32", **kwargs):

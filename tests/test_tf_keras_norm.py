@@ -47,7 +47,7 @@ def test_norm_of_normal_entries(made, shape):
 
 
 def test_norm_of_gradients_of_several_kinds():
-    kinds = [("float16", 40_000.0), ("bfloat16", 2.0), ("float32", 3.0), ("int32", 4.0)]
+    kinds = [("float16", 40_000.0), ("bfloat16", 2.0), ("float32", 3.0), ("int32", 4)]
     gradients = [keras.ops.convert_to_tensor([value, value], dtype) for dtype, value in kinds]
     total = global_norm(gradients, "float32")
     assert keras.backend.standardize_dtype(total.dtype) == "float32"
