@@ -11,6 +11,7 @@ could be seen is another. The others ask for a test, or for less code.
 import argparse
 import ast
 import copy
+import gc
 import importlib
 import multiprocessing
 import os
@@ -31,15 +32,14 @@ TESTS = {  # by how the file's name begins, the first that fits: the quick ones 
     "__init__": "test_core.py",
     "core": "test_core.py",
     "_sinks": "test_trainers_logging.py",
-    "_watch": "test_trainers_logging.py",
-    "logs": "test_optax_logging.py test_trainers_logging.py",
+    "_watch": "test_trainers_off.py test_trainers_logging.py",
+    "logs": "test_optax_logging.py test_trainers_logging.py test_trainers_off.py",
     "plot": "test_demo_replay.py",
     "readers": "test_demo_replay.py",
     "replay": "test_demo_replay.py",
     "__main__": "test_cli.py",
-    "cli": "test_cli.py test_demo_replay.py",
-    "checkpoints": "test_cli.py test_optax_commands.py",
-    "demo": "test_demo_*.py test_cli.py",
+    "cli": "test_cli.py test_demo_replay.py test_parity_checkpoints.py",
+    "checkpoints": "test_parity_checkpoints.py",
     "optax": "test_optax_golden.py test_optax_steps.py test_optax_saving.py test_optax_leaves.py",
     "tf/_logger": "test_tf_keras_logging.py",
     "tf": "test_tf_keras_golden.py test_tf_keras_[fmnsw]*.py",
@@ -200,8 +200,7 @@ def run(folder: str, file: Path, order: Order) -> NoReturn:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    imported_already = "ignore::pytest.PytestAssertRewriteWarning"
-    options = ["-xqc", "../pyproject.toml", "-W", imported_already, "--doctest-modules"]
+    options = ["-xqc", "../pyproject.toml", "--assert=plain", "--doctest-modules"]
     sources = [str(folder / file.relative_to(ROOT))] * (file.name != "__main__.py")
     os._exit(pytest.main([*options, *sources, *tests_of(file)], plugins=[order]))
 
@@ -227,6 +226,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="try at most N changes a file")
     options = parser.parse_args()
     os.environ |= {"KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.dont_write_bytecode = True
     with tempfile.TemporaryDirectory() as folder:  # so that work may go on meanwhile
         copy_tree(ROOT, folder)
@@ -237,6 +237,7 @@ def main() -> None:
 def report(root: Path, file: Path, sample: int | None) -> None:
     for test in tests_of(file):
         preload(ROOT / "tests" / test, set())
+    gc.freeze()  # what is there need not be looked through again
     order, source, start = Order(), file.read_text(), time.monotonic()
     if not passes(root, file, source, order):
         failed = ", ".join(+order.noticed) or "they take too long, or end the process"

@@ -121,6 +121,11 @@ FORMATS = {
         '{"eval/step": 2, "train/step": 20, "train/grad_norm": 5.0}\n',
         ("train/grad_norm", [10, 20], [3.0, 5.0]),
     ),
+    "generator.jsonl": (  # of the norm's own group, although that of the other is shorter
+        '{"d/step": 1, "generator/step": 10, "generator/grad_norm": 3.0}\n'
+        '{"d/step": 2, "generator/step": 20, "generator/grad_norm": 5.0}\n',
+        ("generator/grad_norm", [10, 20], [3.0, 5.0]),
+    ),
     "training-first.jsonl": (  # and none in that of the norm
         '{"eval/step": 1, "train/step": 10, "optim/grad_norm": 3.0}\n'
         '{"eval/step": 2, "train/step": 20, "optim/grad_norm": 5.0}\n',
@@ -133,6 +138,14 @@ FORMATS = {
     "anew.csv": (  # and alone, counted from 0
         "epoch, step, grad_norm\n0, 0, 3\n0, 1, 5\n1, 0, 1\n1, 1, 1\n",
         ("grad_norm", [0, 1, 2, 3], NORMS),
+    ),
+    "capital.csv": (
+        "Epoch,Step,Grad_Norm\n1,1,3\n1,2,5\n2,1,1\n2,2,1\n",
+        ("Grad_Norm", [1, 2, 3, 4], NORMS),
+    ),
+    "quoted.csv": (  # with a delimiter in quotes, after a blank
+        'step, note, grad_norm\n1, "a, b", 3\n2, "c", 5\n',
+        ("grad_norm", [1, 2], [3.0, 5.0]),
     ),
     "history.json": (  # lists in an object, as Keras' History and many a script's json.dump
         '{"loss": [2.0, 1.0, 0.5, 0.4], "grad_norm": [3, 5, 1, 1], "step": [10, 20, 30, 40]}',
@@ -155,6 +168,12 @@ def test_rows_that_name_no_step_are_counted_and_that_is_said(tmp_path):
     assert logged == ("grad_norm", [1, 2, 3, 4], NORMS, 0, True)
     said = "the log names no step: its rows were counted, and a window is one of rows"
     assert warnings(logged, [2]) == [said]
+
+
+def test_one_row_that_names_no_step_is_enough_to_say_so(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"grad_norm": 3}\n{"step": 2, "grad_norm": 5}\n')
+    assert series(path) == ("grad_norm", [1, 2], [3.0, 5.0], 0, True)
 
 
 def test_a_run_that_comes_back_to_an_earlier_epoch(tmp_path):

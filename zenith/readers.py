@@ -155,7 +155,7 @@ def _csv(text: str, path: Path) -> Iterator[dict[str, Any]]:
     """The rows below the first line that has a delimiter: what stands above it is a banner."""
     head = next((line for line in text.split("\n") if re.search("[,;\t]", line)), "")
     delimiter = max(",;\t", key=head.count)
-    lines = io.StringIO(text[text.index(head) :].lstrip("\n"), newline="")
+    lines = io.StringIO(text[text.index(head) :].lstrip("\n"))
     reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         found = list(reader)
