@@ -86,7 +86,7 @@ def changes(node: Any, field: str) -> Iterator[ast.AST]:
         case ast.Constant(value=str(value)):
             yield ast.Constant(f"{value}!")
         case ast.Call(keywords=words):
-            for word in words:
+            for word in [word for word in words if word.arg != "strict"]:
                 yield but(keywords=[other for other in words if other is not word])
         case ast.Return(value=ast.AST() as value) if not isinstance(value, ast.Constant):
             yield ast.Return(ast.Constant(None))
@@ -99,12 +99,13 @@ def changes(node: Any, field: str) -> Iterator[ast.AST]:
 
 
 def places(node: ast.AST) -> Iterator[tuple[Any, str]]:
-    """Every node that does something, and the field it is in: no docstring, no `__all__`."""
+    """Every node that does something, and the field it is in: no docstring, `__all__`, `strict=`."""
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
             listed = isinstance(child, ast.Assign) and ast.unparse(child.targets[0]) == "__all__"
-            silent = docstring or listed or isinstance(child, ast.JoinedStr)
+            strict = isinstance(child, ast.keyword) and child.arg == "strict"
+            silent = docstring or listed or strict or isinstance(child, ast.JoinedStr)
             if isinstance(child, ast.AST) and field not in PASSIVE and not silent:
                 yield child, field
                 yield from places(child)

@@ -211,6 +211,12 @@ def test_a_last_line_that_a_kill_has_cut_off(tmp_path, text):
     assert series(path)[:3] == ("grad_norm", [1, 2], [3.0, 5.0])
 
 
+def test_a_last_line_that_is_short_but_whole_counts(tmp_path):
+    path = tmp_path / "log"
+    path.write_text("step,grad_norm,loss\n1,3,0.1\n2,5\n")
+    assert series(path)[:3] == ("grad_norm", [1, 2], [3.0, 5.0])
+
+
 def test_a_last_character_that_a_kill_has_cut_off(tmp_path):
     path = tmp_path / "log"
     whole = '{"step": 1, "grad_norm": 3}\r\n{"step": 2, "grad_norm": 5}\r\n{"note": "é'.encode()
@@ -222,7 +228,7 @@ def test_a_banner_above_the_rows(tmp_path):
     path = tmp_path / "log"
     path.write_text('== run ==\n{"step": 10, "grad_norm": 3}\n{"step": 20, "grad_norm": 5}\n')
     assert series(path) == ("grad_norm", [10, 20], [3.0, 5.0], 0, False)
-    path.write_text("== run ==\n\nstep,grad_norm\n10,3\n20,5\n")
+    path.write_text("!! run !!\n\nstep,grad_norm\n10,3\n20,5\n")
     assert series(path) == ("grad_norm", [10, 20], [3.0, 5.0], 0, False)
     path.write_text("run 7, seed 1\nstep,grad_norm\n10,3\n20,5\n")
     with pytest.raises(ValueError, match=r"logs no gradient norm, only run 7, seed 1$"):
@@ -249,11 +255,12 @@ def test_a_text_log_is_no_table(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["torch", "tensorflow"])
-def test_the_event_files_of_tensorboard(tmp_path, kind):
+def test_the_event_files_of_tensorboard(tmp_path, monkeypatch, kind):
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.scalar.summary_v2 import scalar_pb
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
+    from tensorboard.util.tensor_util import make_tensor_proto
 
     def summary(tag, value):
         if kind == "tensorflow":
@@ -265,9 +272,15 @@ def test_the_event_files_of_tensorboard(tmp_path, kind):
         for step, norm in enumerate(NORMS, start=1):
             for tag, value in (("grad_norm", norm), ("loss", 1.0)):
                 writer.add_event(Event(step=step, wall_time=step, summary=summary(tag, value)))
+            tensor = make_tensor_proto([norm] * step)  # whose shape is another at each step
+            vector = Summary(value=[Summary.Value(tag="vector", tensor=tensor)])
+            writer.add_event(Event(step=step, wall_time=step, summary=vector))
         writer.close()
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "0")
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")
     assert series(tmp_path / "a") == ("grad_norm", [1, 2, 3, 4], NORMS, 0, False)
     assert series(tmp_path, "b: loss").values == [1.0] * 4
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "3"
     with pytest.raises(ValueError, match=r"several columns of gradient norms.*a: grad_norm, b: "):
         series(tmp_path)
 
@@ -398,6 +411,7 @@ def test_warnings():
     assert warnings(Series("norm", [3 * i for i in at], falling), [60]) == [
         "one step in 3 was logged: the means are estimates"
     ]
+    assert warnings(Series("norm", at, [0.0] * 20), [5]) == []
     assert warnings(Series("norm", [1], [math.nan]), [1]) == [
         "1 of 1 norms are negative or not finite, and are skipped"
     ]
