@@ -99,7 +99,7 @@ def changes(node: Any, field: str) -> Iterator[ast.AST]:
 
 
 def places(node: ast.AST) -> Iterator[tuple[Any, str]]:
-    """Every node that does something, and the field it is in: no docstring, `__all__`, `strict=`."""
+    """Every node that does something, and its field: no docstring, `__all__` or `strict=`."""
     for field, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
             docstring = isinstance(child, ast.Expr) and isinstance(child.value, ast.Constant)
