@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import zenith
 from zenith.cli import main
 from zenith.plot import plot
 from zenith.readers import Series, rows, series, spacing
-from zenith.replay import replay, warnings
+from zenith.replay import picture, replay, warnings
 
 NORMS = [3.0, 5.0, 1.0, 1.0]  # with a window of 2: means 4, 3, 1, zenith 4
 SCALES = [1.0, 1.0, 0.75, 0.25]
@@ -479,6 +480,13 @@ def test_a_rerun_is_drawn_apart(again):
     rates_of_one = [0.1 * scale for scale in SCALES]
     both = [*rates_of_one, math.nan, *rates_of_one]
     assert lines(rates)["ZENITH"] == pytest.approx(both, nan_ok=True)
+
+
+def test_each_window_has_a_colour_of_its_own_for_six():
+    logged = Series("norm", [1, 2, 3, 4], NORMS)
+    drawn = picture([replay(logged, window) for window in range(1, 8)], 0.1, "svg").decode()
+    own = {"0072b2", "d55e00", "009e73", "cc79a7", "e69f00", "56b4e9"}  # Okabe and Ito's
+    assert own <= set(re.findall("stroke: #([0-9a-f]{6})", drawn))
 
 
 def test_the_norms_are_drawn_once_also_over_a_line_of_the_users():
