@@ -9,6 +9,7 @@ KERAS_BACKEND=jax or torch it runs on that backend of Keras.
 """
 
 import argparse
+import gzip
 from pathlib import Path
 
 import keras
@@ -16,7 +17,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
-from zenith.demo.idx import read_idx
 from zenith.tf import Zenith, ZenithLogger
 
 COLOURS = {"ZENITH": "#0072B2", "SGD": "#D55E00"}
@@ -30,12 +30,18 @@ def load(folder: Path | None) -> tuple[np.ndarray, ...]:
         return images[:1347], labels[:1347], images[1347:], labels[1347:]
     train, test = (
         (
-            read_idx(folder / f"{part}-images-idx3-ubyte.gz", 3)[..., None].astype("float32") / 255,
-            read_idx(folder / f"{part}-labels-idx1-ubyte.gz", 1),
+            read(folder / f"{part}-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28, 1)
+            / np.float32(255),
+            read(folder / f"{part}-labels-idx1-ubyte.gz", 8),
         )
         for part in ("train", "t10k")
     )
     return *train, *test
+
+
+def read(path: Path, header: int) -> np.ndarray:
+    """Return the bytes of a gzipped IDX file behind its header."""
+    return np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=header)
 
 
 def network(shape: tuple[int, ...]) -> keras.Model:

@@ -1,17 +1,5 @@
-"""What a user can put right."""
+"""What a user can put right: the command line says it in one line."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from zenith.demo.errors import UserError, reason
+from zenith.cli import UserError, explained
 
 __all__ = ["UserError", "explained"]
-
-
-@contextmanager
-def explained(failure: str) -> Iterator[None]:
-    """Let what the operating system refuses end in one line: `failure (Permission denied)`."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{failure} ({reason(error)})") from None

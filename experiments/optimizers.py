@@ -50,6 +50,7 @@ class Recipe(NamedTuple):
         color: of its lines.
         dash: of its lines, to tell them apart without colours.
         paper: its row of table 1.
+        needs: the module that `build` imports, of a package that is not among the harness' own.
     """
 
     label: str
@@ -61,10 +62,17 @@ class Recipe(NamedTuple):
     color: str = "0.5"
     dash: str = "-"
     paper: Paper | None = None
+    needs: str | None = None
 
-    def takes(self) -> set[str]:
-        """The names of the options."""
-        return set(inspect.signature(self.build).parameters) - {"params"}
+    def takes(self) -> dict[str, Any]:
+        """The options and their defaults."""
+        parameters = inspect.signature(self.build).parameters.items()
+        return {name: option.default for name, option in parameters if name != "params"}
+
+    def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of the options that are not as by default."""
+        defaults = self.takes()
+        return {name: value for name, value in options.items() if value != defaults[name]}
 
     def make(self, params: Iterable[Any], steps: int, options: Mapping[str, Any]) -> Any:
         """Return the optimizer, and its scheduler or None.
@@ -85,9 +93,9 @@ def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
         UserError: if there is none, or it does not take one of the options.
     """
     if name not in OPTIMIZERS:
-        raise UserError(f"`--optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
+        raise UserError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
     found = OPTIMIZERS[name]
-    if wrong := sorted(set(options) - found.takes()):
+    if wrong := sorted(set(options) - set(found.takes())):
         taken = ", ".join(f"--{option}" for option in sorted(found.takes())) or "no option"
         raise UserError(f"`--{wrong[0]}` is no option of {name}, which takes {taken}")
     return found
@@ -170,21 +178,32 @@ OPTIMIZERS = {
     "lqa": Recipe("LQA", _lqa, paper=Paper(81.45, 372.3, 5)),
     "gen": Recipe("GeN", _gen, paper=Paper(22.29, 29.25, 1)),
     "cocob": Recipe(
-        "COCOB", _cocob, rate=lambda optimizer: float("nan"), paper=Paper(25.95, 50.49, 5)
+        "COCOB",
+        _cocob,
+        rate=lambda optimizer: float("nan"),
+        paper=Paper(25.95, 50.49, 5),
+        needs="parameterfree",
     ),
     "dog": Recipe(
         "DoG",
         _dog,
         rate=lambda optimizer: float(optimizer.param_groups[0]["eta"][0]),
         paper=Paper(19.98, 15.86, 1),
+        needs="dog",
     ),
     "dowg": Recipe("DoWG", lambda params: rivals.DoWG(params), paper=Paper(22.06, 27.91, 1)),
     "d-adaptation": Recipe(
-        "D-Adaptation", _d_adaptation, rate=_adapted, paper=Paper(24.16, 40.12, 3)
+        "D-Adaptation",
+        _d_adaptation,
+        rate=_adapted,
+        paper=Paper(24.16, 40.12, 3),
+        needs="dadaptation",
     ),
-    "prodigy": Recipe("Prodigy", _prodigy, rate=_adapted, paper=Paper(29.14, 68.97, 4)),
+    "prodigy": Recipe(
+        "Prodigy", _prodigy, rate=_adapted, paper=Paper(29.14, 68.97, 4), needs="prodigyopt"
+    ),
     "l4": Recipe("L4", lambda params: rivals.L4(params), paper=Paper(31.31, 81.55, 2)),
-    "ali-g": Recipe("ALI-G", _ali_g, paper=Paper(20.47, 18.72, 0)),
+    "ali-g": Recipe("ALI-G", _ali_g, paper=Paper(20.47, 18.72, 0), needs="pytorch_optimizer"),
     "sps": Recipe("SPS", _sps, paper=Paper(20.44, 18.56, 0)),
     "zenith": Recipe("ZENITH", _zenith, color="#0072B2", paper=Paper(17.47, 1.337, 0)),
     "sgd-cosine": Recipe("SGD + cosine", _sgd, CosineAnnealingLR, color="#009E73", dash="-."),
@@ -192,6 +211,8 @@ OPTIMIZERS = {
     "sgd-plateau": Recipe(
         "SGD + ReduceLROnPlateau", _sgd, lambda o, _: ReduceLROnPlateau(o), "segment"
     ),
-    "schedule-free": Recipe("schedule-free SGD", _schedule_free, averages=True),
+    "schedule-free": Recipe(
+        "schedule-free SGD", _schedule_free, averages=True, needs="schedulefree"
+    ),
     "adamw-cosine": Recipe("AdamW + cosine", _adamw, CosineAnnealingLR),
 }

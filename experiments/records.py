@@ -26,12 +26,26 @@ from typing import Any, NamedTuple, Self
 
 from experiments.errors import UserError, explained
 
-__all__ = ["Journal", "Record", "Records", "read", "read_all", "rounded"]
+__all__ = ["Journal", "Record", "Records", "paths", "read", "rounded"]
 
 Record = dict[str, Any]
 
 FORMAT = 1
 DIGITS = 6  # significant; the records of a large run are meant to be committed
+
+# What a reader relies on: of the header, its kinds of values; of a line, its numbers or nulls.
+_HEADER = {
+    "task": str,
+    "optimizer": str,
+    "seed": int,
+    "options": dict,
+    "l2": float,
+} | dict.fromkeys(("steps", "segments", "parameters"), int)
+_NUMBERS = {
+    "step": ("step", "loss", "lr", "seconds", "grad_norm"),
+    "eval": ("segment", "step", "epoch", "train_loss", "seconds"),
+    "end": ("step",),
+}
 
 
 class Records(NamedTuple):
@@ -116,31 +130,24 @@ def read(path: Path) -> Records:
     records = [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines[:-1], start=1)]
     if not records:
         raise UserError(f"{path}: empty, and not the records of a run")
-    header = records[0]
-    if header.get("kind") != "run" or header.get("format") != FORMAT:
-        raise UserError(f"{path}, line 1: must be of kind `run` and `format` {FORMAT}")
-    kinds: dict[str, list[Record]] = {"step": [], "eval": [], "end": []}
+    _check_header(records[0], f"{path}, line 1")
+    kinds: dict[str, list[Record]] = {kind: [] for kind in _NUMBERS}
     for n, record in enumerate(records[1:], start=2):
-        if record.get("kind") not in kinds:
-            raise UserError(
-                f"{path}, line {n}: `kind` must be one of {', '.join(kinds)}, "
-                f"got {record.get('kind')!r}"
-            )
-        kinds[record["kind"]].append(record)
+        kinds[_checked_kind(record, f"{path}, line {n}")].append(record)
     end = kinds["end"]
-    return Records(header, kinds["step"], kinds["eval"], end[0]["outcome"] if end else None)
+    return Records(records[0], kinds["step"], kinds["eval"], end[0]["outcome"] if end else None)
 
 
-def read_all(folder: Path) -> list[Records]:
-    """Return the records of every run in a folder, in the order of their paths.
+def paths(folder: Path) -> list[Path]:
+    """Return the files of every run in a folder, in their order.
 
     Raises:
-        UserError: naming the folder or a file, if there is none, or one cannot be read.
+        UserError: naming the folder, if there is none.
     """
-    paths = sorted([*folder.rglob("seed-*.jsonl"), *folder.rglob("seed-*.jsonl.gz")])
-    if not paths:
+    found = sorted([*folder.rglob("seed-*.jsonl"), *folder.rglob("seed-*.jsonl.gz")])
+    if not found:
         raise UserError(f"{folder}: holds no records of a run (TASK/OPTIMIZER/seed-N.jsonl)")
-    return [read(path) for path in paths]
+    return found
 
 
 def rounded(value: Any) -> Any:
@@ -182,6 +189,32 @@ def _parsed(line: str, place: str) -> Record:
     if not isinstance(record, dict):
         raise UserError(f"{place}: must be an object, got {record!r:.40}")
     return record
+
+
+def _check_header(header: Record, place: str) -> None:
+    if header.get("kind") != "run" or header.get("format") != FORMAT:
+        raise UserError(f"{place}: must be of kind `run` and `format` {FORMAT}")
+    for name, kind in _HEADER.items():
+        if not isinstance(header.get(name), kind):
+            raise UserError(f"{place}: `{name}` is missing or not what it must be")
+
+
+def _checked_kind(record: Record, place: str) -> str:
+    kind = record.get("kind")
+    if not isinstance(kind, str) or kind not in _NUMBERS:
+        raise UserError(f"{place}: `kind` must be one of {', '.join(_NUMBERS)}, got {kind!r}")
+    wanted = _NUMBERS[kind] + (("mean", "zenith") if "scale" in record else ())
+    wrong = [name for name in wanted if name not in record]
+    wrong += [
+        name
+        for name, value in record.items()
+        if name not in ("kind", "outcome") and not isinstance(value, int | float | None)
+    ]
+    if kind == "end" and record.get("outcome") not in ("finished", "diverged"):
+        wrong.append("outcome")
+    if wrong:
+        raise UserError(f"{place}: `{wrong[0]}` is missing or not what it must be")
+    return kind
 
 
 def _first(path: Path) -> Record:

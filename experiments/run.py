@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from experiments.errors import UserError
-from experiments.optimizers import recipe
+from experiments.optimizers import Recipe, recipe
 from experiments.records import Record
 from experiments.tasks import Task
 
@@ -40,11 +40,15 @@ class Question:
     hours: float | None = None
     log_every: int = 1
 
-    def path(self, task: str) -> Path:
-        """Return where the records lie: `TASK/OPTIMIZER[,lr=..][,l2=..]/seed-N.jsonl`."""
+    @property
+    def name(self) -> str:
+        """The optimizer with what is not as by default: `OPTIMIZER[,lr=..][,l2=..]`."""
         chosen = {**self.options, **({"l2": self.l2} if self.l2 else {})}
-        name = ",".join([self.optimizer, *(f"{key}={value:g}" for key, value in chosen.items())])
-        return Path(task, name, f"seed-{self.seed}.jsonl")
+        return ",".join([self.optimizer, *(f"{key}={value:g}" for key, value in chosen.items())])
+
+    def path(self, task: str) -> Path:
+        """Return where the records lie: `TASK/NAME/seed-N.jsonl`."""
+        return Path(task, self.name, f"seed-{self.seed}.jsonl")
 
 
 class Run:
@@ -54,6 +58,7 @@ class Run:
         task: what to learn.
         question: by what, and how.
         device: of the model.
+        beside: what to train by, where the optimizer is none of the registry's.
 
     Attributes:
         steps: made so far.
@@ -61,9 +66,11 @@ class Run:
         seconds: of training, evaluation left out.
     """
 
-    def __init__(self, task: Task, question: Question, device: str = "cpu") -> None:
+    def __init__(
+        self, task: Task, question: Question, device: str = "cpu", beside: Recipe | None = None
+    ) -> None:
         self.task, self.question, self.device = task, question, torch.device(device)
-        self.recipe = recipe(question.optimizer, question.options)
+        self.recipe = beside or recipe(question.optimizer, question.options)
         torch.manual_seed(question.seed)
         self.model = task.network().to(self.device)
         self.optimizer, self.scheduler = self.recipe.make(

@@ -172,7 +172,7 @@ def test_the_papers_table_is_all_there():
 
 
 def test_an_unknown_name_or_option_is_refused():
-    with pytest.raises(UserError, match=r"`--optimizer` must be one of sgd, .*, got 'adam'"):
+    with pytest.raises(UserError, match=r"`optimizer` must be one of sgd, .*, got 'adam'"):
         recipe("adam", {})
     with pytest.raises(UserError, match="`--lr` is no option of cocob, which takes no option"):
         recipe("cocob", {"lr": 0.1})

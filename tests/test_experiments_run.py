@@ -137,7 +137,10 @@ def test_a_path_names_the_options_that_were_chosen():
     ("more", "complaint"),
     [
         (["--window", "5"], "`--window` is no option of sgd, which takes --lr, --momentum"),
-        (["--data", "/nowhere"], "`--data` must not be given for the digits, got /nowhere"),
+        (
+            ["--data", "/nowhere"],
+            "the digits come with scikit-learn and take no folder, got /nowhere",
+        ),
         (["--batch-size", "5000"], "`--batch-size` must be at most 1347, all images, got 5000"),
     ],
 )
@@ -149,9 +152,9 @@ def test_what_is_wrong_is_one_line(tmp_path, capsys, more, complaint):
 
 def test_unknown_names(tmp_path, capsys):
     assert main(arguments("adam", tmp_path)) == 2
-    assert "`--optimizer` must be one of sgd, pal" in capsys.readouterr().err
+    assert "`optimizer` must be one of sgd, pal" in capsys.readouterr().err
     assert main(["run", "cifar", "--optimizer", "sgd", "--out", str(tmp_path)]) == 2
-    assert "`TASK` must be one of digits, fashion-mnist, got 'cifar'" in capsys.readouterr().err
+    assert "`task` must be one of digits, fashion-mnist, got 'cifar'" in capsys.readouterr().err
 
 
 def test_what_is_there_is_not_written_over(tmp_path, capsys):
@@ -167,26 +170,17 @@ def test_what_is_there_is_not_written_over(tmp_path, capsys):
     assert [file.name for file in path.parent.iterdir()] == ["seed-0.jsonl"]
 
 
-def test_records_are_read_gzipped_and_without_what_a_kill_has_cut_off(tmp_path):
-    journal = Journal(tmp_path / "seed-0.jsonl", {"task": "digits"}).begin(None)
-    journal.write({"kind": "step", "step": 1, "loss": 1 / 3})
+def test_records_are_read_gzipped_and_without_what_a_kill_has_cut_off(tmp_path, digits):
+    journal = Journal(tmp_path / "seed-0.jsonl", Run(digits, Question("sgd")).header()).begin(None)
+    step = {"kind": "step", "step": 1, "loss": 1 / 3, "lr": 0.1, "seconds": 1.0, "grad_norm": 2.0}
+    journal.write(step)
     journal.close()
-    whole = journal.path.read_bytes()
-    (tmp_path / "seed-1.jsonl.gz").write_bytes(gzip.compress(whole + b'{"kind": "ste'))
+    cut = journal.path.read_bytes() + b'{"kind": "ste'
+    (tmp_path / "seed-1.jsonl.gz").write_bytes(gzip.compress(cut))
     found = read(tmp_path / "seed-1.jsonl.gz")
     assert found.header["task"] == "digits"
-    assert found.steps == [{"kind": "step", "step": 1, "loss": 0.333333}]
+    assert found.steps == [step | {"loss": 0.333333}]
     assert found.outcome is None
-    for content, complaint in [
-        (b"", "empty"),
-        (b"{\n", "line 1: not JSON"),
-        (b"[1]\n", "line 1: must be an object"),
-        (b'{"kind":"step"}\n', "line 1: must be of kind `run`"),
-        (whole + b'{"kind":"other"}\n', "line 3: `kind` must be one of step, eval, end"),
-    ]:
-        journal.path.write_bytes(content)
-        with pytest.raises(UserError, match=complaint):
-            read(journal.path)
 
 
 def test_a_full_disk_is_one_line(tmp_path):

@@ -1,6 +1,7 @@
 """The command `zenith`: whatever a user can get wrong ends in one line on stderr and exit code 2.
 
 It needs Python alone; what reads a file of a framework, or draws, is imported as it is needed.
+`guarded`, `Parser`, `UserError`, `explained` and `write` serve the experiments' command line too.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
@@ -18,7 +19,7 @@ from typing import Any, NoReturn
 
 from zenith import checkpoints, core, readers, replay
 
-__all__ = ["main"]
+__all__ = ["Parser", "UserError", "explained", "guarded", "main", "write"]
 
 _PACKAGES = {
     "h5py": "h5py",
@@ -39,74 +40,76 @@ class UserError(Exception):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code.
+    """Run the command line and return its exit code, as `guarded` has it.
 
     Args:
         argv: the arguments after the program's name; by default those of the process.
+    """
+    arguments = sys.argv[1:] if argv is None else list(argv)
+
+    def work() -> int:
+        options = _parser().parse_args(_respelled(arguments))
+        options.run(options)
+        return 0
+
+    return guarded("zenith", work)
+
+
+def guarded(program: str, work: Callable[[], int], packages: Mapping[str, str] = _PACKAGES) -> int:
+    """Do the work of a command line and return its exit code.
+
+    Args:
+        program: its name, with which what it says on stderr begins.
+        work: returns an exit code.
+        packages: what to install for a module that is missing, where its name is another.
 
     Returns:
-        0 when all went well, 2 after a mistake that stderr names in one line, 130 after Ctrl-C,
-        141 where nobody reads the output any longer.
+        What `work` returned, or 0 after `--help`; 2 after a mistake that stderr names in one line,
+        130 after Ctrl-C, 141 where nobody reads the output any longer.
     """
     _never_fail_to_print()
-    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
-        code = _run(arguments)
+        code = _unless_it_exits(work)
         sys.stdout.flush()
         return code
     except UserError as error:
-        return _fail(str(error))
+        return _fail(program, str(error))
     except ModuleNotFoundError as error:
-        return _fail(_missing(error, demo=arguments[:1] in (["demo"], ["report"])))
+        return _fail(program, _missing(error, packages))
     except BrokenPipeError:  # whoever read the output has gone: `zenith replay ... | head -1`
         _discard_output()
         return BROKEN_PIPE
     except OSError as error:
         _discard_output()
-        return _fail(f"the output cannot be written ({_reason(error)})")
+        return _fail(program, f"the output cannot be written ({_reason(error)})")
     except KeyboardInterrupt:
-        print("zenith: interrupted", file=sys.stderr)
+        print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
 
 
-def _run(arguments: list[str]) -> int:
-    if arguments[:1] in (["demo"], ["report"]):
-        return _demo(arguments)
+def _unless_it_exits(work: Callable[[], int]) -> int:
     try:
-        options = _parser().parse_args(_respelled(arguments))
+        return work()
     except SystemExit as done:  # after --help or --version
         return int(done.code or 0)
-    options.run(options)
-    return 0
 
 
-def _demo(arguments: list[str]) -> int:
-    from zenith.demo import commands, errors
+class Parser(argparse.ArgumentParser):
+    """One whose complaint is a `UserError`, which names the argument in backticks."""
 
-    try:
-        job = commands.app(arguments, prog_name="zenith", standalone_mode=False)
-        return job() if callable(job) else int(job or 0)
-    except errors.UserError as error:
-        return _fail(str(error))
-    except commands.UsageError as error:
-        return _fail(error.format_message())
-
-
-class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         print(message, end="", file=file)  # argparse's own hides that nobody reads it
 
     def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments."""
         raise UserError(re.sub(r"^argument (\S+):", r"`\1`", message))
 
 
 def _parser() -> argparse.ArgumentParser:
     about = "ZENITH: SGD that sets its own learning rate from the history of the gradient norm."
-    parser = _Parser("zenith", description=about, allow_abbrev=False)
+    parser = Parser("zenith", description=about, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"zenith-optim {_version()}")
     commands = parser.add_subparsers(title="commands", required=True)
-    for name, text in (("demo", "Compare ZENITH with SGD."), ("report", "Draw that again.")):
-        commands.add_parser(name, help=text)
     _add(commands, "replay", _replay, "Tell what rates ZENITH would have set, from logged norms.")
     state = commands.add_parser("state", help="The schedule's state in a checkpoint.")
     actions = state.add_subparsers(title="commands", required=True)
@@ -207,10 +210,10 @@ def _drawn(replays: Sequence[replay.Replay], options: Any, out: Path) -> str:
     except ModuleNotFoundError as error:
         if options.out is not None:
             raise
-        return f"there is no picture: {_missing(error)}"
+        return f"there is no picture: {_missing(error, _PACKAGES)}"
     except (ValueError, OverflowError) as error:  # of matplotlib: norms near the largest number
         raise UserError(f"{options.norms}: cannot be drawn ({error})") from error
-    _write(out, drawn)
+    write(out, drawn)
     return ""
 
 
@@ -229,30 +232,43 @@ def _convert(options: Any) -> None:
     if options.out is None:
         print(text, end="")
     else:
-        _write(options.out, text.encode())
+        write(options.out, text.encode())
 
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({_reason(error)})") from error
+        with explained(f"{path}: cannot be read"):
+            yield
     except ValueError as error:
         raise UserError(str(error)) from error
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write the file whole, or leave there what there was."""
+@contextmanager
+def explained(failure: str) -> Iterator[None]:
+    """Let what the operating system refuses end in one line: `failure (Permission denied)`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{failure} ({_reason(error)})") from error
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write the file whole, or leave there what there was.
+
+    Raises:
+        UserError: naming the file, if it cannot be written.
+    """
     if path.is_dir():
         raise UserError(f"{path}: cannot be written (Is a directory)")
     partial = path.parent / f"{path.name}.partial"
     try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
+        with explained(f"{path}: cannot be written"):
+            partial.write_bytes(content)
+            os.replace(partial, path)
+    except UserError:
         partial.unlink(missing_ok=True)
-        raise UserError(f"{path}: cannot be written ({_reason(error)})") from error
+        raise
 
 
 def _reason(error: OSError) -> str:
@@ -266,8 +282,8 @@ def _version() -> str:
         return "unknown"
 
 
-def _fail(message: str) -> int:
-    print("zenith: error:", " ".join(message.split()), file=sys.stderr)
+def _fail(program: str, message: str) -> int:
+    print(f"{program}: error:", " ".join(message.split()), file=sys.stderr)
     return FAILED
 
 
@@ -276,12 +292,11 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _missing(error: ModuleNotFoundError, demo: bool = False) -> str:
+def _missing(error: ModuleNotFoundError, packages: Mapping[str, str]) -> str:
     name = (error.name or "").partition(".")[0]
-    if name in ("", "zenith"):
-        raise error  # a fault of ours, which no extra puts right
-    package = '"zenith-optim[demo]"' if demo else _PACKAGES.get(name, name)
-    return f"{name} is not installed: pip install {package}"
+    if name in ("", "zenith", "experiments"):
+        raise error  # a fault of ours, which no package puts right
+    return f"{name} is not installed: pip install {packages.get(name, name)}"
 
 
 def _never_fail_to_print() -> None:

@@ -9,9 +9,14 @@ from experiments.errors import UserError
 if TYPE_CHECKING:  # so that a command of another framework does without torch
     from torch import Tensor, nn
 
-__all__ = ["NAMES", "Task", "load"]
+__all__ = ["FASHION_MNIST_DIR", "FASHION_MNIST_FILES", "NAMES", "Task", "load"]
 
 NAMES = ("digits", "fashion-mnist")
+FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
+FASHION_MNIST_FILES = (
+    "the four .gz files of Fashion-MNIST, which Debian's package dataset-fashion-mnist brings, and "
+    "github.com/zalandoresearch/fashion-mnist"
+)
 
 
 class Task(Protocol):
@@ -19,20 +24,27 @@ class Task(Protocol):
 
     A *segment* is what lies between two evaluations; checkpoints fall on its ends. The batches of a
     segment depend on `(seed, segment)` alone, so a run that is resumed needs no sampler's state.
-
-    Attributes:
-        name: as in the command line and in paths.
-        steps: in a segment.
-        segments: in a run.
-        epochs: in a segment; a fraction where evaluations are more frequent than that.
-        threads: of torch; None leaves as many as there are.
     """
 
-    name: str
-    steps: int
-    segments: int
-    epochs: float
-    threads: int | None
+    @property
+    def name(self) -> str:
+        """As in the command line and in paths."""
+
+    @property
+    def steps(self) -> int:
+        """In a segment."""
+
+    @property
+    def segments(self) -> int:
+        """In a run."""
+
+    @property
+    def epochs(self) -> float:
+        """In a segment; a fraction where evaluations are more frequent than that."""
+
+    @property
+    def threads(self) -> int | None:
+        """Of torch; None leaves as many as there are."""
 
     def network(self) -> "nn.Module":
         """Return the network to train; the caller seeds torch."""
@@ -65,7 +77,7 @@ def load(
         UserError: if there is no such task, or its files are missing or corrupt.
     """
     if name not in NAMES:
-        raise UserError(f"`TASK` must be one of {', '.join(NAMES)}, got {name!r}")
+        raise UserError(f"`task` must be one of {', '.join(NAMES)}, got {name!r}")
     from experiments.tasks.classify import classify
 
     return classify(name, folder, epochs, batch)

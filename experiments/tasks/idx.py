@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from zenith.demo.errors import UserError, reason
+from experiments.errors import UserError, explained
 
 
 def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
@@ -43,14 +43,11 @@ def read_idx(path: Path, dimensions: int) -> NDArray[np.uint8]:
 
 
 def _decompress(path: Path) -> bytes:
+    with explained(f"{path}: cannot be read"):
+        content = path.read_bytes()
     try:
-        with gzip.open(path) as stream:
-            return stream.read()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        return gzip.decompress(content)
     except EOFError:
         raise UserError(f"{path}: the gzip data is cut short") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise UserError(f"{path}: not a sound gzip file ({error})") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({reason(error)})") from None

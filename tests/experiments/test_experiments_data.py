@@ -6,9 +6,9 @@ import pytest
 import torch
 from _demo import idx, write_fashion
 
-from zenith.demo.data import digits, fashion_mnist
-from zenith.demo.errors import UserError
-from zenith.demo.idx import read_idx
+from experiments.errors import UserError
+from experiments.tasks.idx import read_idx
+from experiments.tasks.images import digits, fashion_mnist
 
 CUBE = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
 RIGHT = idx(CUBE)
@@ -60,7 +60,7 @@ def test_idx_refuses_a_corrupt_file_and_names_it(tmp_path, content, complaint):
 
 
 def test_idx_names_a_file_that_is_missing_or_unreadable(tmp_path):
-    with pytest.raises(UserError, match=r"a\.gz: no such file"):
+    with pytest.raises(UserError, match=r"a\.gz: cannot be read \(No such file"):
         read_idx(tmp_path / "a.gz", 3)
     with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)"):
         read_idx(tmp_path, 3)
@@ -118,5 +118,8 @@ def test_fashion_mnist_refuses_files_that_do_not_match(tmp_path, name, array, co
 
 
 def test_fashion_mnist_names_the_folder_that_is_missing(tmp_path):
-    with pytest.raises(UserError, match=r"`--data-dir` must be a folder .* got .*nowhere"):
+    with pytest.raises(
+        UserError,
+        match=r"nowhere: must be a folder with the four .* dataset-fashion-mnist .* github.com",
+    ):
         fashion_mnist(tmp_path / "nowhere")

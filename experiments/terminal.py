@@ -1,10 +1,11 @@
-"""What passes between a run and a person: colours, a progress bar, Ctrl-C."""
+"""What passes between a run and a person: a console, the progress, Ctrl-C."""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO
@@ -19,9 +20,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from zenith.demo.records import Record
+__all__ = ["console", "interruptible", "progress", "say"]
 
-WIDTH = 120  # where there is no terminal to ask
+WIDTH = 200  # where there is no terminal to ask
+PAUSE = 10.0  # seconds from one line to the next, where there is no bar
 
 
 class _Console(Console):
@@ -43,20 +45,39 @@ def console(stream: TextIO) -> Console:
 
 def say(message: str) -> None:
     """Print one line on stderr."""
-    print("zenith:", message, file=sys.stderr)
+    print("experiments:", message, file=sys.stderr, flush=True)
 
 
-def track(records: Iterable[Record], seeds: int, steps: int) -> Iterator[Record]:
-    """Yield the records of a run as they come, under a progress bar where a person may see it.
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[int, str, bool], None]]:
+    """Yield a function that shows how far a run of `total` steps has come, and what it is at.
 
-    Args:
-        records: of a run.
-        seeds: how many there will be.
-        steps: of each optimizer in the run of each seed.
+    In a terminal it moves a bar. In a pipe, or a CI's log, it prints a line every ten seconds at
+    the most, and in any case where its last argument says so.
     """
-    watched = sys.stdout.isatty() and sys.stderr.isatty() and not os.environ.get("CI")
+    if not (sys.stdout.isatty() and sys.stderr.isatty()) or os.environ.get("CI"):
+        yield _lines(total)
+        return
+    with _bar() as bar:
+        task = bar.add_task("training", total=total)
+        yield lambda done, text, _: bar.update(task, completed=done, description=text)
+
+
+def _lines(total: int) -> Callable[[int, str, bool], None]:
+    said = time.monotonic()
+
+    def show(done: int, text: str, due: bool) -> None:
+        nonlocal said
+        if due or time.monotonic() - said >= PAUSE:
+            said = time.monotonic()
+            say(f"{text}, {done} of {total} steps")
+
+    return show
+
+
+def _bar() -> Progress:
     # Few refreshes: the thread that draws takes its time from the steps that are measured.
-    with Progress(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
@@ -65,18 +86,7 @@ def track(records: Iterable[Record], seeds: int, steps: int) -> Iterator[Record]
         TimeRemainingColumn(),
         console=console(sys.stderr),
         refresh_per_second=2,
-        disable=not watched,
-    ) as progress:
-        task = progress.add_task("training", total=seeds * steps)
-        for record in records:
-            if record["kind"] == "step":
-                seed, step = record["seed"], record["step"]
-                progress.update(
-                    task,
-                    completed=seed * steps + step,
-                    description=f"seed {seed + 1} of {seeds}, loss {record['loss']:.3g}",
-                )
-            yield record
+    )
 
 
 @contextmanager

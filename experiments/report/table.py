@@ -1,4 +1,4 @@
-"""What is printed: the run in a few words, and its table."""
+"""What is printed: the runs in a few words, and their table."""
 
 import sys
 from typing import Any
@@ -6,8 +6,11 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from zenith.demo.records import Record
-from zenith.demo.terminal import console
+from experiments.records import Record
+from experiments.report.summary import label
+from experiments.terminal import console
+
+__all__ = ["cells", "headline", "show"]
 
 COLUMNS = (
     "optimizer",
@@ -27,7 +30,7 @@ def show(summary: dict[str, Any]) -> None:
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "optimizer" else "right")
     for name, row in summary["optimizers"].items():
-        table.add_row(name, *cells(name, row, len(summary["seeds"])))
+        table.add_row(*cells(name, row, len(summary["seeds"])))
     out.print(table)
 
 
@@ -35,19 +38,24 @@ def headline(summary: dict[str, Any]) -> str:
     """Return what was trained on what, and how much of it was finished."""
     run = summary["run"]
     return (
-        f"{run['data']}: {run['train_images']:,} training and {run['test_images']:,} test images; "
-        f"a network of {run['parameters']:,} parameters; lr {run['lr']:g}, window {run['window']}, "
-        f"momentum {run['momentum']:g}, batches of {run['batch_size']}; "
-        f"{summary['epochs']} of {run['epochs']} epochs, "
-        f"{len(summary['seeds'])} of {run['seeds']} seeds (mean ± standard deviation)"
+        f"{run['task']}: {run['train_images']:,} training and {run['test_images']:,} test images; "
+        f"a network of {run['parameters']:,} parameters; batches of {run['batch']}; "
+        f"{summary['epochs']:.9g} of {run['epochs'] * run['segments']:.9g} epochs, "
+        f"{len(summary['seeds'])} of {summary['begun']} seeds (mean ± standard deviation)"
     )
 
 
 def cells(name: str, row: Record, seeds: int) -> tuple[str, ...]:
-    """Return the numbers of one optimizer, over so many seeds, as they stand in the table."""
+    """Return one optimizer, over so many seeds, as it stands in the table."""
+    called = label(name)
+    if row["runs"] == 0:
+        return (called, "missing", "-", "-", "-", "-")
+    if row["runs"] < seeds:
+        called += f" ({row['runs']} of {seeds} seeds)"
     return (
+        called,
         _spread(row["test_accuracy"], ".2f"),
-        _diverged(row["diverged"], seeds) or _spread(row["train_loss"], ".2g"),
+        _diverged(row["diverged"], row["runs"]) or _spread(row["train_loss"], ".2g"),
         _spread(row["lr"], ".2g"),
         _spread(row["seconds"], ".1f"),
         _overhead(name, row["overhead_percent"]),
@@ -56,15 +64,17 @@ def cells(name: str, row: Record, seeds: int) -> tuple[str, ...]:
 
 def _spread(value: Record, form: str) -> str:
     mean, std = value["mean"], value["std"]
+    if mean is None:
+        return "-"
     return f"{mean:{form}}" if std is None else f"{mean:{form}} ± {std:{form}}"
 
 
-def _diverged(diverged: int, seeds: int) -> str:
-    part = "" if diverged == seeds else f" ({diverged} of {seeds})"
+def _diverged(diverged: int, runs: int) -> str:
+    part = "" if diverged == runs else f" ({diverged} of {runs})"
     return f"diverged{part}" if diverged else ""
 
 
 def _overhead(name: str, quartiles: Record | None) -> str:
     if quartiles is None:
         return "-"
-    return "reference" if name == "sgd" else f"{quartiles['median']:+.1f} %"
+    return "reference" if name.partition(",")[0] == "sgd" else f"{quartiles['median']:+.1f} %"

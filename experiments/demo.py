@@ -1,0 +1,122 @@
+"""ZENITH beside SGD and SGD + cosine on images: the harness with three optimizers."""
+
+import math
+import os
+import shutil
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from experiments import tasks
+from experiments.errors import UserError, explained
+from experiments.optimizers import recipe
+from experiments.records import paths, read
+from experiments.report import report
+from experiments.run import Question, Run
+from experiments.tasks import Task
+from experiments.terminal import interruptible, progress, say
+from experiments.train import train
+
+__all__ = ["run"]
+
+LINES_PER_RUN = 400  # `step` records of a run, unless `--log-every` says otherwise
+MARK = ".demo"  # the file that tells a folder of the demo's
+DONE, INTERRUPTED = 0, 130
+
+
+def run(options: Namespace) -> int:
+    """Train as the options say, and report; return the exit code, 130 after Ctrl-C.
+
+    The runs are written into a folder of their own, which takes the place of an earlier demo's
+    once the training has ended with something to show.
+    """
+    questions = _questions(options)
+    task = tasks.load(options.data, options.data_dir, options.epochs, options.batch_size)
+    steps = task.steps * task.segments
+    log_every = options.log_every or math.ceil(steps / LINES_PER_RUN)
+    questions = [replace(question, log_every=log_every) for question in questions]
+    _claim(options.out)
+    window = options.window or recipe("zenith", {}).takes()["window"]
+    if window > steps and "zenith" in (question.optimizer for question in questions):
+        say(
+            f"warning: `--window` {window} is longer than the run of {steps} steps, so ZENITH will "
+            "be SGD at a constant rate"
+        )
+    folder = _folder(options.out, task.name, options.resume)
+    with interruptible() as stopped:
+        _train(task, questions, options.seeds, folder, options.resume, stopped)
+    if not any(read(path).evals or read(path).outcome for path in paths(folder / task.name)):
+        shutil.rmtree(folder, ignore_errors=True)
+        say("interrupted before the first epoch was finished; kept nothing")
+        return INTERRUPTED
+    if folder != options.out:
+        _replace(folder, options.out, task.name)
+    report(options.out / task.name)
+    if stopped():
+        say(f"interrupted; what was finished is kept in {options.out}, --resume goes on with it")
+        return INTERRUPTED
+    return DONE
+
+
+def _questions(options: Namespace) -> list[Question]:
+    names = [name.strip() for name in options.optimizers.split(",")]
+    if len(set(names)) < len(names):
+        raise UserError(f"`--optimizers` must name each one once, got {','.join(names)}")
+    return [Question(name, options=_chosen(name, options)) for name in names]
+
+
+def _chosen(name: str, options: Namespace) -> dict[str, float]:
+    """The options that an optimizer was given; the window is of those alone that have one."""
+    names = ["lr", "momentum", *(["window"] if "window" in recipe(name, {}).takes() else [])]
+    given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    return recipe(name, given).chosen(given)
+
+
+def _claim(out: Path) -> None:
+    """Make sure that the folder is there, and is empty or a demo's."""
+    with explained(f"`--out` must be a folder to write to, got {out}"):
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.iterdir()) and not (out / MARK).exists():
+            raise UserError(f"`--out` must be empty or hold an earlier demo, got {out}")
+        (out / MARK).write_text("`python -m experiments demo` replaces its results in here.\n")
+
+
+def _folder(out: Path, task: str, resume: bool) -> Path:
+    """Return the folder to train in: anew, or what was killed or interrupted."""
+    partial = out / f"{task}.partial"
+    if resume:
+        return out if (out / task).exists() and not partial.exists() else partial
+    shutil.rmtree(partial, ignore_errors=True)
+    return partial
+
+
+def _replace(partial: Path, out: Path, task: str) -> None:
+    """Let the new runs take the place of the earlier ones."""
+    with explained(f"{out / task}: cannot be written"):
+        shutil.rmtree(out / task, ignore_errors=True)
+        os.replace(partial / task, out / task)
+        partial.rmdir()
+
+
+def _train(
+    task: Task,
+    questions: Sequence[Question],
+    seeds: int,
+    folder: Path,
+    resume: bool,
+    stopped: Callable[[], bool],
+) -> None:
+    steps = task.steps * task.segments
+    with progress(seeds * steps) as show:
+        for seed in range(seeds):
+            text = f"seed {seed + 1} of {seeds}"
+            runs = [Run(task, replace(question, seed=seed)) for question in questions]
+            for _, record in train(task, runs, folder, resume, stopped):
+                if record["kind"] == "step":
+                    loss = math.nan if record["loss"] is None else record["loss"]
+                    text = f"seed {seed + 1} of {seeds}, loss {loss:.3g}"
+                    show(seed * steps + record["step"], text, False)
+            if stopped():
+                return
+            show((seed + 1) * steps, text, True)

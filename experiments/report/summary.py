@@ -1,0 +1,164 @@
+"""The numbers of the table: means over the seeds, from the records alone."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError
+from experiments.optimizers import OPTIMIZERS
+from experiments.records import Record, Records, rounded
+from experiments.run import Question
+
+__all__ = ["Runs", "grouped", "label", "overhead", "summarise"]
+
+Runs = Mapping[str, Mapping[int, Records]]  # by the name of the optimizer, and the seed
+
+MEASURES = ("test_accuracy", "train_loss", "lr", "seconds")
+# What may differ between runs that stand in one table.
+_OWN = {"optimizer", "seed", "options", "l2", "hours", "log_every", "made", "parameters"}
+
+
+def grouped(found: Mapping[Path, Records]) -> Runs:
+    """Return the runs of one task: ZENITH first, then as in the registry, then by their options.
+
+    Raises:
+        UserError: naming the file, if it is of another question than the others, or of an optimizer
+            that is not in the registry.
+    """
+    runs: dict[str, dict[int, Records]] = {}
+    for path, run in found.items():
+        header = run.header
+        if header["optimizer"] not in OPTIMIZERS:
+            known = ", ".join(OPTIMIZERS)
+            raise UserError(
+                f"{path}: `optimizer` must be one of {known}, got {header['optimizer']!r}"
+            )
+        _same(header, next(iter(found.values())).header, path)
+        name = Question(header["optimizer"], options=header["options"], l2=header["l2"]).name
+        runs.setdefault(name, {})[header["seed"]] = run
+    return dict(sorted(runs.items(), key=lambda item: _place(item[0])))
+
+
+def _place(name: str) -> tuple[bool, int, str]:
+    slug = name.partition(",")[0]
+    return slug != "zenith", list(OPTIMIZERS).index(slug), name
+
+
+def _same(header: Record, first: Record, path: Path) -> None:
+    for field in sorted((header.keys() | first.keys()) - _OWN):
+        if header.get(field) != first.get(field):
+            raise UserError(
+                f"{path}: `{field}` must be {first.get(field)!r}, as in the other records of the "
+                f"folder, got {header.get(field)!r}"
+            )
+
+
+def label(name: str) -> str:
+    """Return how tables and pictures call an optimizer: `ZENITH, window=50`."""
+    slug, *options = name.split(",")
+    return ", ".join([OPTIMIZERS[slug].label, *options])
+
+
+def summarise(runs: Runs) -> dict[str, Any]:
+    """Return what the records come to.
+
+    After an interruption only the seeds that came furthest count: those that finished every
+    segment, or else the one that was under way. A run that diverged has come as far as it ever
+    will, and its measures are null.
+
+    Returns:
+        `run` (what the headers have in common), `seeds` (those that count), `begun` (how many there
+        are), `epochs` (how many they finished) and, for each of the `optimizers`, `runs` (how many
+        of those seeds it has), how many of them `diverged`, the `mean` and sample standard
+        deviation `std` (null for one seed) of each of `MEASURES`, and `overhead_percent` (the mean
+        over the seeds of each quartile; null without `sgd` to compare with). The mean of numbers
+        one of which is null is null.
+    """
+    every = [run for own in runs.values() for run in own.values()]
+    common = {name: value for name, value in every[0].header.items() if name not in _OWN}
+    begun = sorted({run.header["seed"] for run in every})
+    reached = {
+        seed: _reached([own[seed] for own in runs.values() if seed in own]) for seed in begun
+    }
+    furthest = max(reached.values())
+    seeds = [seed for seed in begun if furthest and reached[seed] == furthest]
+    return {
+        "run": {**common, "parameters": every[0].header["parameters"]},
+        "seeds": seeds,
+        "begun": len(begun),
+        "epochs": furthest * common["epochs"],
+        "optimizers": {name: rounded(_row(runs, name, seeds, furthest)) for name in runs},
+    }
+
+
+def _reached(runs: Sequence[Records]) -> int:
+    """The segments that the furthest of the runs of a seed has finished."""
+    going = [len(run.evals) for run in runs if run.outcome != "diverged"]
+    return max(going, default=runs[0].header["segments"])
+
+
+def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int) -> Record:
+    base = next((own for other, own in runs.items() if other.partition(",")[0] == "sgd"), {})
+    found = {seed: runs[name][seed] for seed in seeds if seed in runs[name]}
+    found = {s: r for s, r in found.items() if r.outcome == "diverged" or len(r.evals) == segments}
+    last = [_measures(run) for run in found.values()]
+    overheads = [overhead(run, base[seed]) for seed, run in found.items() if seed in base]
+    return {
+        "runs": len(found),
+        "diverged": sum(run.outcome == "diverged" for run in found.values()),
+        **{measure: _spread([each.get(measure) for each in last]) for measure in MEASURES},
+        "overhead_percent": _quartiles([each for each in overheads if each]),
+    }
+
+
+def _measures(run: Records) -> Record:
+    """What a run has come to at its last evaluation."""
+    if run.outcome == "diverged":
+        return {}
+    last = run.evals[-1]
+    rate = next((line["lr"] for line in run.steps if line["step"] == last["step"]), None)
+    return {**last, "lr": rate}
+
+
+def overhead(run: Records, base: Records) -> Record | None:
+    """Return by how much longer a run took for its steps than `base` for the same ones.
+
+    Both ran in step with one another. The ratio is taken of what lies between two `step` lines.
+
+    Returns:
+        The quartiles of the ratios minus 1, in percent: `q1`, `median` and `q3`; None where there
+        is nothing to compare.
+    """
+    times, reference = _paces(run), _paces(base)
+    excess = [
+        100 * (time / reference[span] - 1) for span, time in times.items() if reference.get(span)
+    ]
+    if not excess:
+        return None
+    cuts = statistics.quantiles(excess, n=4, method="inclusive") if len(excess) > 1 else excess * 3
+    return dict(zip(("q1", "median", "q3"), cuts, strict=True))
+
+
+def _paces(run: Records) -> dict[tuple[int, int], float]:
+    """The seconds between one line and the next."""
+    return {
+        (before["step"], line["step"]): line["seconds"] - before["seconds"]
+        for before, line in pairwise(run.steps)
+    }
+
+
+def _spread(values: Sequence[float | None]) -> Record:
+    """The mean and the sample standard deviation."""
+    numbers = [value for value in values if value is not None]
+    if not numbers or len(numbers) < len(values):
+        return {"mean": None, "std": None}
+    std = statistics.stdev(numbers) if len(numbers) > 1 else None
+    return {"mean": statistics.fmean(numbers), "std": std}
+
+
+def _quartiles(overheads: Sequence[Record]) -> Record | None:
+    if not overheads:
+        return None
+    return {name: statistics.fmean(each[name] for each in overheads) for name in overheads[0]}
