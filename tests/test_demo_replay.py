@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -402,6 +403,10 @@ def test_warnings():
     rounded = [0.9951, 1.0, 1.0042, 0.998, 1.003, *falling[5:]]  # to 1, in bfloat16
     (clipped,) = warnings(Series("norm", at, rounded), [5])
     assert clipped.startswith("5 of 20 norms are 1.0042, the highest")
+    few = [1.0] * 5 + falling[5:10]
+    assert warnings(Series("norm", at[:9], few[:9]), [5]) == []
+    (clipped,) = warnings(Series("norm", at[:10], few), [5])
+    assert clipped.startswith("5 of 10 norms are 1, the highest")
     bad = [*falling[:18], math.nan, -1.0]
     assert warnings(Series("norm", at, bad), [5]) == [
         "2 of 20 norms are negative or not finite, and are skipped"
@@ -441,6 +446,7 @@ def test_a_history_of_states_is_drawn():
     }
     assert lines(rates)["ZENITH"] == pytest.approx([0.1, 0.1, 0.075, 0.025])
     assert rates.get_ylabel() == "learning rate"
+    assert norms.get_shared_x_axes().joined(norms, rates)
     without = plot(states()).axes[1]
     assert lines(without)["ZENITH"] == SCALES
     assert "scale" in without.get_ylabel()
@@ -484,9 +490,12 @@ def test_a_rerun_is_drawn_apart(again):
 
 def test_each_window_has_a_colour_of_its_own_for_six():
     logged = Series("norm", [1, 2, 3, 4], NORMS)
-    drawn = picture([replay(logged, window) for window in range(1, 8)], 0.1, "svg").decode()
+    replays = [replay(logged, window) for window in range(1, 8)]
+    drawn = picture(replays, 0.1, "svg").decode()
     own = {"0072b2", "d55e00", "009e73", "cc79a7", "e69f00", "56b4e9"}  # Okabe and Ito's
     assert own <= set(re.findall("stroke: #([0-9a-f]{6})", drawn))
+    size = picture(replays, 0.1)[16:24]
+    assert struct.unpack(">2I", size) == (1080, 720)  # 9 by 6 inches
 
 
 def test_the_norms_are_drawn_once_also_over_a_line_of_the_users():

@@ -90,17 +90,15 @@ def picture(replays: Sequence[Replay], lr: float, form: str = "png") -> bytes:
         ModuleNotFoundError: if matplotlib is not there.
         ValueError, OverflowError: of matplotlib, where norms are near the largest number.
     """
-    from matplotlib.figure import Figure
-
     from zenith.plot import plot
 
-    figure = Figure(figsize=(10, 7), dpi=110, layout="constrained")
-    axes = tuple(figure.subplots(2, 1, sharex=True))
+    axes: Any = None
     for i, result in enumerate(replays):
         label, color = f"window {result.window}", _COLOURS[i % len(_COLOURS)]
-        plot(result.rows, lr=lr, label=label, color=color, axes=axes)
+        figure = plot(result.rows, lr=lr, label=label, color=color, axes=axes)
+        axes = figure.axes
     file = io.BytesIO()
-    figure.savefig(file, format=form)
+    figure.savefig(file, format=form, dpi=120)
     return file.getvalue()
 
 
