@@ -31,11 +31,27 @@ def cost() -> str:
     return short(json.loads((ROOT / "docs/overhead/overhead.json").read_text())) + "\n"
 
 
+def results() -> str:
+    """What the records of Fashion-MNIST come to, as `python -m experiments report` tells it."""
+    from experiments.cost.cases import grid
+    from experiments.records import paths, read
+    from experiments.report import summary, table
+
+    runs = summary.grouped({path: read(path) for path in paths(ROOT / "docs/fashion-mnist")})
+    found = summary.summarise(runs)
+    rows = (
+        table.cells(name, row, len(found["seeds"])) for name, row in found["optimizers"].items()
+    )
+    return f"{table.headline(found)}:\n\n{grid(table.COLUMNS, rows)}\n"
+
+
 def versions() -> str:
     """The versions that are tested, and the lowest that are taken."""
+    from experiments.cost.cases import grid
+
     pins, floors = pinned(), lowest()
     rows = ([name, pins[key], floors.get(key, "")] for key, name in FRAMEWORKS.items())
-    return table(["", "tested", "lowest"], *rows)
+    return grid(["", "tested", "lowest"], rows) + "\n"
 
 
 def tested() -> str:
@@ -60,12 +76,6 @@ def lowest() -> dict[str, str]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = chain.from_iterable(project["optional-dependencies"].values())
     return dict(re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(extras)))
-
-
-def table(head: list[str], *rows: list[str]) -> str:
-    """The rows in Markdown."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 TABLES = {"cost": cost, "versions": versions, "tested": tested}
