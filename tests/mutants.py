@@ -13,6 +13,7 @@ import ast
 import copy
 import gc
 import importlib
+import math
 import multiprocessing
 import os
 import random
@@ -164,23 +165,27 @@ def imported(node: ast.AST) -> list[str]:
 
 
 class Order:
-    """Runs first what has noticed most, of these the quick; tests that share a fixture last."""
+    """Runs first what has noticed most, of these the quick; tests that share a fixture last.
+
+    What takes longer than `slowest` is left out, and with it what shares a fixture.
+    """
 
     path: Path
 
-    def __init__(self) -> None:
+    def __init__(self, slowest: float) -> None:
+        self.slowest = slowest
         self.noticed: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        def rank(item: Any) -> tuple[float, ...]:
+        def rank(item: Any) -> tuple[float, float]:
             fixtures = item._fixtureinfo.name2fixturedefs.values()
             if any(fixture.scope == "module" for found in fixtures for fixture in found):
-                return (1,)
-            return (0, -self.noticed[item.nodeid], self.seconds[item.nodeid])
+                return math.inf, 0
+            return -self.noticed[item.nodeid], self.seconds[item.nodeid]
 
-        items.sort(key=rank)
+        items[:] = [item for item in sorted(items, key=rank) if max(rank(item)) <= self.slowest]
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         with self.path.open("a") as file:
@@ -225,6 +230,13 @@ def main() -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--sample", type=int, metavar="N", help="try at most N changes a file")
+    parser.add_argument(
+        "--slowest",
+        type=float,
+        metavar="SECONDS",
+        default=math.inf,
+        help="leave out tests that take longer",
+    )
     options = parser.parse_args()
     os.environ |= {"KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
@@ -232,14 +244,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:  # so that work may go on meanwhile
         copy_tree(ROOT, folder)
         for file in options.files:
-            report(Path(folder), file.resolve(), options.sample)
+            report(Path(folder), file.resolve(), options.sample, Order(options.slowest))
 
 
-def report(root: Path, file: Path, sample: int | None) -> None:
+def report(root: Path, file: Path, sample: int | None, order: Order) -> None:
     for test in tests_of(file):
         preload(ROOT / "tests" / test, set())
     gc.freeze()  # what is there need not be looked through again
-    order, source, start = Order(), file.read_text(), time.monotonic()
+    source, start = (root / file.relative_to(ROOT)).read_text(), time.monotonic()
     if not passes(root, file, source, order):
         failed = ", ".join(+order.noticed) or "they take too long, or end the process"
         sys.exit(f"the tests of {file} do not pass as it is: {failed}")

@@ -386,6 +386,8 @@ def test_a_norm_that_is_not_finite_is_skipped():
     result = replay(Series("norm", [1, 2, 3, 4, 5], norms), window=2)
     assert [row["scale"] for row in result.rows] == [1.0, 1.0, 1.0, 1.0, 0.75]
     assert result.rows[-1]["skipped"] == 2
+    drawn = [row["grad_norm"] for row in result.rows]
+    assert drawn == pytest.approx([3.0, math.nan, 5.0, math.nan, 1.0], nan_ok=True)
 
 
 @pytest.mark.parametrize("window", [0, 2.5, True])
