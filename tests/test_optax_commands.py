@@ -1,4 +1,4 @@
-"""The benchmark and the example, at toy length: what they print is what they measured."""
+"""The cost and the examples, at toy length: what they print is what they measured."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from zenith.readers import series
@@ -21,20 +22,41 @@ def run(*arguments, cwd):
     return result.stdout
 
 
-def test_the_benchmark_prints_the_median_of_the_paired_ratios(tmp_path):
-    path = tmp_path / "figures.json"
-    options = ["--models", "small", "--repetitions", "3", "--batch", "2", "--json", path]
-    out = run("-m", "benchmarks.jit", *options, cwd=ROOT)
-    samples = json.loads(path.read_text())["microseconds"]["small"]
+def test_the_cost_is_the_median_of_paired_ratios(tmp_path):
+    options = ["--models", "small", "--repetitions", "3", "--batch", "2", "--out", tmp_path]
+    out = run("-m", "experiments", "cost", "jit", *options, cwd=ROOT)
+    assert out == (tmp_path / "jit.md").read_text()
+    case = json.loads((tmp_path / "jit.json").read_text())["cases"]["small"]
+    assert out.startswith("| small: 53,002 parameters |")
+    samples = {name: own["milliseconds"] for name, own in case["variants"].items()}
+    assert len(samples) == 8
     assert {len(times) for times in samples.values()} == {3}
-    assert "small: 490,876 parameters" in out
-    for name, times in samples.items():
-        (line,) = [x for x in out.splitlines() if x.startswith(f"{name}   ")]
-        microseconds, ratio = line.removeprefix(name).split()[:2]
-        baseline = re.search(r"\] of ((?:sgd|zenith)(?:, momentum)?)", line)[1]
-        ratios = [a / b for a, b in zip(times, samples[baseline], strict=True)]
-        assert float(microseconds) == pytest.approx(statistics.median(times), abs=0.5)
-        assert float(ratio) == pytest.approx(statistics.median(ratios), abs=0.0005)
+    for line, (name, own) in zip(out.splitlines()[2:], case["variants"].items(), strict=True):
+        shown, milliseconds, ratio, *_ = line.removeprefix("| ").split(" | ")
+        assert shown == name
+        assert float(milliseconds) == pytest.approx(statistics.median(samples[name]), rel=1e-3)
+        if own["baseline"] != name:
+            pairs = zip(samples[name], samples[own["baseline"]], strict=True)
+            wanted = statistics.median(a / b for a, b in pairs)
+            assert float(ratio.split()[0]) == pytest.approx(wanted, abs=0.0006)
+
+
+def test_the_networks_of_the_measurement_have_the_layers_of_their_description(monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])  # zenith itself is the wheel
+    from experiments.cost import jit
+    from experiments.tasks import shapes
+
+    for network in (shapes.small(8), shapes.vgg19(0.05)):
+        params = jit.initial(network)
+        assert sum(leaf.size for leaf in jax.tree.leaves(params)) == network.parameters
+        images = jax.numpy.ones((2, network.size, network.size, network.channels))
+        assert jit.forward(network, params, images).shape == (2, 10)
+    # Of one entry in a corner of 1 the kernel's middle is seen, and its right and lower neighbours.
+    one = shapes.Network(4, 1, (shapes.Layer("conv", 1, 1, stride=2, relu=False),))
+    kernel = jax.numpy.arange(9.0).reshape(3, 3, 1, 1)
+    image = jax.numpy.zeros((1, 4, 4, 1)).at[0, 0, 0, 0].set(1)
+    seen = jit.forward(one, [(kernel, jax.numpy.zeros(1))], image)
+    assert seen[0, :, :, 0].tolist() == [[4, 0], [0, 0]]
 
 
 @pytest.mark.parametrize("how", [[], ["--nnx"]], ids=["plain", "nnx"])

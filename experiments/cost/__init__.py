@@ -67,17 +67,17 @@ def run(name: str, options: argparse.Namespace) -> None:
     """Measure, print the table, and write document, table and picture where that is asked for.
 
     Raises:
-        UserError: if a package is missing, or a file cannot be read or written.
+        UserError: if a file cannot be read or written.
     """
     if options.out is not None:
         with explained(f"{options.out}: cannot be written"):
             options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        module = importlib.import_module(f"experiments.cost.{name}")
-        document = _read(options.read) if options.read else module.measure(options)
-        text = module.table(document)
-    except ImportError as error:
-        raise UserError(f"`cost {name}` needs a package that is not installed: {error}") from None
+    module = importlib.import_module(f"experiments.cost.{name}")
+    if options.read is not None:
+        document = _read(options.read, name)
+    else:
+        document = {"command": name, **module.measure(options)}
+    text = module.table(document)
     print(text)
     if options.out is None:
         return
@@ -88,10 +88,13 @@ def run(name: str, options: argparse.Namespace) -> None:
             module.draw(document, options.out / f"{name}.png")
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, name: str) -> Any:
     with explained(f"{file}: cannot be read"):
-        text = file.read_text()
+        text = file.read_bytes()
     try:
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{file}: not JSON ({error})") from None
+        document = json.loads(text)
+    except ValueError:  # of UnicodeDecodeError too
+        document = None
+    if not isinstance(document, dict) or document.get("command") != name:
+        raise UserError(f"{file}: must be a JSON file that `cost {name} --out` has written")
+    return document

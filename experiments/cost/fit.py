@@ -19,7 +19,7 @@ from zenith.tf import Zenith, ZenithWrapper
 __all__ = ["measure", "table"]
 
 LR = 1e-3
-STEPS = {"vgg19": 2, "small": 100}  # in a repetition
+STEPS = {"vgg19": 2, "small": 40}  # in a repetition
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "SGD": lambda: keras.optimizers.SGD(LR, momentum=0.9),
     "Zenith": lambda: Zenith(LR, momentum=0.9),

@@ -1,1 +1,0 @@
-"""Measurements of the package's cost; not shipped in the wheel."""
