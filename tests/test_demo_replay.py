@@ -409,6 +409,9 @@ def test_warnings():
     assert warnings(Series("norm", at[:9], few[:9]), [5]) == []
     (clipped,) = warnings(Series("norm", at[:10], few), [5])
     assert clipped.startswith("5 of 10 norms are 1, the highest")
+    edge = [100.0, 99.0, 99.0, *range(50, 15, -5)]
+    (clipped,) = warnings(Series("norm", at[:10], edge), [5])
+    assert clipped.startswith("3 of 10 norms are 100, the highest")
     bad = [*falling[:18], math.nan, -1.0]
     assert warnings(Series("norm", at, bad), [5]) == [
         "2 of 20 norms are negative or not finite, and are skipped"
