@@ -142,9 +142,15 @@ def copy_tree(root: Path, folder: str) -> None:
 
 
 def preload(file: Path, done: set[Path]) -> None:
-    """Import once, and not for each change, what is not ours of all that a file imports."""
+    """Import once, and not for each change, what is not ours of all that a test file imports.
+
+    What the package imports within a function is left to the tests that call it.
+    """
     done.add(file)
-    for name in [name for node in ast.walk(ast.parse(file.read_text())) for name in imported(node)]:
+    tree = ast.parse(file.read_text())
+    lazy = [] if "tests" in file.parts else [ast.FunctionDef, ast.ClassDef]
+    eager = [node for node in tree.body if type(node) not in lazy]
+    for name in [name for part in eager for node in ast.walk(part) for name in imported(node)]:
         paths = [folder / name.replace(".", "/") for folder in (ROOT, ROOT / "tests")]
         own = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
         if found := [path for path in own if path.exists()]:
