@@ -443,7 +443,9 @@ def states():
 
 
 def test_a_history_of_states_is_drawn():
-    norms, rates = plot(states(), lr=0.1).axes
+    figure = plot(states(), lr=0.1)
+    norms, rates = figure.axes
+    assert "Constrained" in type(figure.get_layout_engine()).__name__
     assert lines(norms) == {
         "norm": NORMS,
         "mean, ZENITH": [4.0, 3.0, 1.0],  # from the full window on
@@ -499,6 +501,7 @@ def test_each_window_has_a_colour_of_its_own_for_six():
     drawn = picture(replays, 0.1, "svg").decode()
     own = {"0072b2", "d55e00", "009e73", "cc79a7", "e69f00", "56b4e9"}  # Okabe and Ito's
     assert own <= set(re.findall("stroke: #([0-9a-f]{6})", drawn))
+    assert "learning rate" in drawn
     size = picture(replays, 0.1)[16:24]
     assert struct.unpack(">2I", size) == (1080, 720)  # 9 by 6 inches
 
