@@ -28,7 +28,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--optimizers": {"nargs": "+", "metavar": "NAME", "help": "by default all"},
     "--rivals": {"action": "store_true", "help": "those of optax.contrib too"},
     "--sizes": {"type": size, "nargs": "+", "metavar": "N", "help": "entries, up to 10**8"},
-    "--threads": {"type": size, "metavar": "N", "help": "with 1, other programs disturb far less"},
+    "--threads": {
+        "type": size,
+        "metavar": "N",
+        "help": "1: timed by its own clock, which other programs hardly disturb",
+    },
     "--width": {"type": number, "default": 1.0, "metavar": "X", "help": "of VGG-19's channels"},
 }
 _COMMANDS = {  # what is measured, how often, and what else there is to say
