@@ -177,6 +177,7 @@ class Order:
     """
 
     path: Path
+    limit = 600.0  # seconds for all of them
 
     def __init__(self, slowest: float) -> None:
         self.slowest = slowest
@@ -217,15 +218,15 @@ def run(folder: str, file: Path, order: Order) -> NoReturn:
     os._exit(pytest.main([*options, *sources, *tests_of(file)], plugins=[order]))
 
 
-def passes(root: Path, file: Path, source: str, order: Order, seconds: float = 600) -> bool:
-    """Whether the tests of a file pass, within these seconds, with this source in its place."""
+def passes(root: Path, file: Path, source: str, order: Order) -> bool:
+    """Whether the tests of a file pass, in good time, with this source in its place."""
     with tempfile.TemporaryDirectory() as folder:
         copy_tree(root, folder)
         (folder / file.relative_to(ROOT)).write_text(source)
         order.path = Path(folder, "order.txt")
         tests = multiprocessing.get_context("fork").Process(target=run, args=(folder, file, order))
         tests.start()
-        tests.join(seconds)
+        tests.join(order.limit)
         tests.kill()
         order.learn()
         return tests.exitcode == 0
@@ -247,26 +248,35 @@ def main() -> None:
     os.environ |= {"KERAS_BACKEND": "torch", "PYTHONDONTWRITEBYTECODE": "1"} | os.environ
     os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
     sys.dont_write_bytecode = True
+    orders: dict[str, Order] = {}
     with tempfile.TemporaryDirectory() as folder:  # so that work may go on meanwhile
         copy_tree(ROOT, folder)
         for file in options.files:
-            report(Path(folder), file.resolve(), options.sample, Order(options.slowest))
+            tests = " ".join(tests_of(file.resolve()))
+            if tests not in orders:
+                orders[tests] = first(Path(folder), file.resolve(), options.slowest)
+            report(Path(folder), file.resolve(), options.sample, orders[tests])
 
 
-def report(root: Path, file: Path, sample: int | None, order: Order) -> None:
+def first(root: Path, file: Path, slowest: float) -> Order:
+    """Run the tests of a file as it is, and learn how long each takes."""
     for test in tests_of(file):
         preload(ROOT / "tests" / test, set())
     gc.freeze()  # what is there need not be looked through again
-    source, start = (root / file.relative_to(ROOT)).read_text(), time.monotonic()
-    if not passes(root, file, source, order):
+    order, start = Order(slowest), time.monotonic()
+    if not passes(root, file, (root / file.relative_to(ROOT)).read_text(), order):
         failed = ", ".join(+order.noticed) or "they take too long, or end the process"
         sys.exit(f"the tests of {file} do not pass as it is: {failed}")
-    seconds = 30 + 5 * (time.monotonic() - start)  # for a change that makes a loop endless
-    every = list(mutants(source))
+    order.limit = 30 + 5 * (time.monotonic() - start)  # for a change that makes a loop endless
+    return order
+
+
+def report(root: Path, file: Path, sample: int | None, order: Order) -> None:
+    every = list(mutants((root / file.relative_to(ROOT)).read_text()))
     tried = random.Random(0).sample(every, min(sample or len(every), len(every)))
     left = 0
     for what, source in tried:
-        if passes(root, file, source, order, seconds):
+        if passes(root, file, source, order):
             left += 1
             print(f"{file.name}:{what}", flush=True)
     of = f"{len(tried)} sampled (of {len(every)}) changes" if sample else f"{len(tried)} changes"
