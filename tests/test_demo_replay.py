@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 import zenith
 from zenith.cli import main
@@ -494,6 +495,11 @@ def test_a_rerun_is_drawn_apart(again):
     rates_of_one = [0.1 * scale for scale in SCALES]
     both = [*rates_of_one, math.nan, *rates_of_one]
     assert lines(rates)["ZENITH"] == pytest.approx(both, nan_ok=True)
+
+
+def test_panels_of_a_subfigure_belong_to_the_whole_figure():
+    figure = Figure()
+    assert plot(states(), axes=tuple(figure.subfigures().subplots(2))) is figure
 
 
 def test_each_window_has_a_colour_of_its_own_for_six():
