@@ -76,11 +76,9 @@ def run(name: str, options: argparse.Namespace) -> None:
     if options.out is not None:
         with explained(f"{options.out}: cannot be written"):
             options.out.mkdir(parents=True, exist_ok=True)
+    read = _read(options.read, name) if options.read is not None else None
     module = importlib.import_module(f"experiments.cost.{name}")
-    if options.read is not None:
-        document = _read(options.read, name)
-    else:
-        document = {"command": name, **module.measure(options)}
+    document = read or {"command": name, **module.measure(options)}
     text = module.table(document)
     print(text)
     if options.out is None:

@@ -56,7 +56,7 @@ def _row(name: str, others: Document, measures: Iterable[str]) -> list[str]:
     for key in measures:
         pair = own[key], others[baseline][key]
         median = quartiles(own[key])["median"]
-        cells.append(f"{median:#.4g}")
+        cells.append(f"{median:#.4g}".rstrip("."))
         digits = 3 if median < 100 else 0
         cells += (
             ["", ""]
