@@ -31,21 +31,12 @@ def run(options: Namespace) -> int:
     The runs are written into a folder of their own, which takes the place of an earlier demo's
     once the training has ended with something to show.
     """
-    questions = _questions(options)
     task = tasks.load(options.data, options.data_dir, options.epochs, options.batch_size)
-    steps = task.steps * task.segments
-    log_every = options.log_every or math.ceil(steps / LINES_PER_RUN)
-    questions = [replace(question, log_every=log_every) for question in questions]
+    questions = _questions(options, task.steps * task.segments)
     _claim(options.out)
-    window = options.window or recipe("zenith", {}).takes()["window"]
-    if window > steps and "zenith" in (question.optimizer for question in questions):
-        say(
-            f"warning: `--window` {window} is longer than the run of {steps} steps, so ZENITH will "
-            "be SGD at a constant rate"
-        )
     folder = _folder(options.out, task.name, options.resume)
     with interruptible() as stopped:
-        _train(task, questions, options.seeds, folder, options.resume, stopped)
+        _train(task, questions, options, folder, stopped)
     if not any(read(path).evals or read(path).outcome for path in paths(folder / task.name)):
         shutil.rmtree(folder, ignore_errors=True)
         say("interrupted before the first epoch was finished; kept nothing")
@@ -55,15 +46,23 @@ def run(options: Namespace) -> int:
     report(options.out / task.name)
     if stopped():
         say(f"interrupted; what was finished is kept in {options.out}, --resume goes on with it")
-        return INTERRUPTED
-    return DONE
+    return INTERRUPTED if stopped() else DONE
 
 
-def _questions(options: Namespace) -> list[Question]:
+def _questions(options: Namespace, steps: int) -> list[Question]:
+    """What each optimizer is asked in a run of so many steps, with seed 0."""
     names = [name.strip() for name in options.optimizers.split(",")]
     if len(set(names)) < len(names):
         raise UserError(f"`--optimizers` must name each one once, got {','.join(names)}")
-    return [Question(name, options=_chosen(name, options)) for name in names]
+    log_every = options.log_every or math.ceil(steps / LINES_PER_RUN)
+    chosen = {name: _chosen(name, options) for name in names}
+    window = options.window or recipe("zenith", {}).takes()["window"]
+    if window > steps and "zenith" in names:
+        say(
+            f"warning: `--window` {window} is longer than the run of {steps} steps, so ZENITH will "
+            "be SGD at a constant rate"
+        )
+    return [Question(name, options=chosen[name], log_every=log_every) for name in names]
 
 
 def _chosen(name: str, options: Namespace) -> dict[str, float]:
@@ -102,20 +101,19 @@ def _replace(partial: Path, out: Path, task: str) -> None:
 def _train(
     task: Task,
     questions: Sequence[Question],
-    seeds: int,
+    options: Namespace,
     folder: Path,
-    resume: bool,
     stopped: Callable[[], bool],
 ) -> None:
     steps = task.steps * task.segments
-    with progress(seeds * steps) as show:
-        for seed in range(seeds):
-            text = f"seed {seed + 1} of {seeds}"
+    with progress(options.seeds * steps) as show:
+        for seed in range(options.seeds):
+            text = f"seed {seed + 1} of {options.seeds}"
             runs = [Run(task, replace(question, seed=seed)) for question in questions]
-            for _, record in train(task, runs, folder, resume, stopped):
+            for _, record in train(task, runs, folder, options.resume, stopped):
                 if record["kind"] == "step":
                     loss = math.nan if record["loss"] is None else record["loss"]
-                    text = f"seed {seed + 1} of {seeds}, loss {loss:.3g}"
+                    text = f"seed {seed + 1} of {options.seeds}, loss {loss:.3g}"
                     show(seed * steps + record["step"], text, False)
             if stopped():
                 return

@@ -11,14 +11,7 @@ from types import FrameType
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 __all__ = ["console", "interruptible", "progress", "say"]
 
@@ -76,16 +69,10 @@ def _lines(total: int) -> Callable[[int, str, bool], None]:
 
 
 def _bar() -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
     # Few refreshes: the thread that draws takes its time from the steps that are measured.
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=console(sys.stderr),
-        refresh_per_second=2,
+        *columns, TimeRemainingColumn(), console=console(sys.stderr), refresh_per_second=2
     )
 
 

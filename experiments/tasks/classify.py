@@ -100,7 +100,7 @@ def classify(name: str, folder: Path | None, epochs: int | None, batch: int | No
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     """Return the share of the images that `model` classifies rightly, in percent."""
     device = next((p.device for p in model.parameters()), labels.device)
-    parts = zip(images.split(TEST_BATCH), labels.split(TEST_BATCH), strict=True)
+    parts = zip(*(torch.split(x, TEST_BATCH) for x in (images, labels)), strict=True)
     with torch.no_grad():
         right = sum(int((model(x.to(device)).argmax(1) == y.to(device)).sum()) for x, y in parts)
     return 100 * right / len(labels)
