@@ -44,21 +44,19 @@ ALONE = {"wrapper_name": None, "wrapper_kwargs": None}
 WRAPPERS = {"alone": ALONE, "reduce_on_plateau": PLATEAU}
 
 
-class Case(contract.ContribTest):
-    variant = staticmethod(jax.jit)  # before 0.2.7 some were spread over ways to compile as well
-
-
 @pytest.fixture(params=RATES, ids=lambda factory: factory.__name__)
 def put(request, monkeypatch):
     """What runs one of optax's tests, as it was before it was spread over optax's optimizers."""
     # They find an optimizer by its name in `optax.contrib`.
     monkeypatch.setattr(optax.contrib, "ours", request.param, raising=False)
+    # Before 0.2.7 some were spread over ways to compile as well.
+    monkeypatch.setattr(contract.ContribTest, "variant", staticmethod(jax.jit), raising=False)
 
     def run(test, **arguments):
         spread = (f"{test}0", f"{test}_(")
         found = next(m for name, m in vars(contract.ContribTest).items() if name.startswith(spread))
-        kwargs = {"learning_rate": RATES[request.param]}
-        inspect.unwrap(found)(Case(), opt_name="ours", opt_kwargs=kwargs, **arguments)
+        ours = {"opt_name": "ours", "opt_kwargs": {"learning_rate": RATES[request.param]}}
+        inspect.unwrap(found)(contract.ContribTest(), **ours, **arguments)
 
     return run
 
