@@ -470,6 +470,7 @@ def test_records_are_drawn_at_their_own_steps_and_rates(tmp_path):
     figure = plot(path, axes=(None, rates), label="again")  # over the first, one panel of two
     assert figure is rates.get_figure()
     assert lines(rates)["again"] == [0.5, 0.4]
+    assert {line.get_color() for line in [*norms.lines[1:], *rates.lines]} == {"#0072B2"}
 
 
 @pytest.mark.parametrize(
