@@ -1,16 +1,17 @@
 """Every optimizer of the experiments, by the name that the command line and paths have for it.
 
 The published package is used where there is one that does what its paper says, with the settings
-that its authors recommend, and is imported when the optimizer is built. What `build` takes besides
-the parameters are the optimizer's options, with their defaults: 0.1 where it takes a rate, as in
-the ZENITH paper. `tests/experiments` holds a step of each against numbers worked out by hand.
+that its authors recommend, and is imported when the optimizer is built. A rate is 0.1 by default
+where one is taken, as in the ZENITH paper. `tests/experiments` holds a step of each against numbers
+worked out by hand.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from importlib import import_module
 from typing import Any, Literal, NamedTuple
 
-import torch
+from torch.optim import SGD, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
 
 from experiments import rivals
@@ -41,7 +42,9 @@ class Recipe(NamedTuple):
 
     Attributes:
         label: its name in tables and pictures.
-        build: makes it of a list of parameters; its keywords are the optimizer's options.
+        build: makes it of a list of parameters and the options; `MODULE:CLASS` in a package that is
+            not among the harness' own.
+        options: what it takes, with the defaults.
         scheduler: makes what plans the rate, of the optimizer and the steps of the whole run.
         planned: when the scheduler steps: after every `"step"`, or after every `"segment"`, on the
             validation loss, or the training loss where a task has none.
@@ -50,11 +53,12 @@ class Recipe(NamedTuple):
         color: of its lines.
         dash: of its lines, to tell them apart without colours.
         paper: its row of table 1.
-        needs: the module that `build` imports, of a package that is not among the harness' own.
+        lr_name: what `build` calls the option `lr`.
     """
 
     label: str
-    build: Callable[..., Any]
+    build: Callable[..., Any] | str
+    options: Mapping[str, float]
     scheduler: Callable[[Any, int], Any] | None = None
     planned: Literal["step", "segment"] = "step"
     averages: bool = False
@@ -62,17 +66,21 @@ class Recipe(NamedTuple):
     color: str = "0.5"
     dash: str = "-"
     paper: Paper | None = None
-    needs: str | None = None
+    lr_name: str = "lr"
 
-    def takes(self) -> dict[str, Any]:
+    @property
+    def needs(self) -> str | None:
+        """The module that `build` imports."""
+        return self.build.partition(":")[0] if isinstance(self.build, str) else None
+
+    def takes(self) -> Mapping[str, float]:
         """The options and their defaults."""
-        parameters = inspect.signature(self.build).parameters.items()
-        return {name: option.default for name, option in parameters if name != "params"}
+        return self.options
 
     def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that are not as by default."""
-        defaults = self.takes()
-        return {name: value for name, value in options.items() if value != defaults[name]}
+        asked = {**self.options, **options}
+        return {name: asked[name] for name, value in self.options.items() if asked[name] != value}
 
     def make(self, params: Iterable[Any], steps: int, options: Mapping[str, Any]) -> Any:
         """Return the optimizer, and its scheduler or None.
@@ -82,7 +90,15 @@ class Recipe(NamedTuple):
             steps: the horizon, for those that must know it.
             options: of `takes`.
         """
-        optimizer = self.build(list(params), **options)
+        build: Any = self.build
+        if self.needs:
+            build = getattr(import_module(self.needs), build.partition(":")[2])
+        given = {**self.options, **options}
+        if "lr" in given:
+            given[self.lr_name] = given.pop("lr")
+        optimizer = build(list(params), **given)
+        if self.averages:
+            optimizer.train()
         return optimizer, self.scheduler(optimizer, steps) if self.scheduler else None
 
 
@@ -101,70 +117,16 @@ def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
     return found
 
 
-def _zenith(params: Any, lr: float = 0.1, window: int = 500, momentum: float = 0.0) -> Any:
-    return Zenith(params, lr=lr, window=window, momentum=momentum)
-
-
-def _sgd(params: Any, lr: float = 0.1, momentum: float = 0.0) -> Any:
-    return torch.optim.SGD(params, lr=lr, momentum=momentum)
-
-
-def _adamw(params: Any, lr: float = 1e-3) -> Any:
-    return torch.optim.AdamW(params, lr=lr, weight_decay=0.0)
-
-
-def _cocob(params: Any) -> Any:
-    from parameterfree import COCOB
-
-    return COCOB(params)
-
-
-def _dog(params: Any) -> Any:
-    from dog import DoG
-
-    return DoG(params)
-
-
-def _d_adaptation(params: Any) -> Any:
-    from dadaptation import DAdaptSGD
-
-    return DAdaptSGD(params)
-
-
-def _prodigy(params: Any) -> Any:
-    from prodigyopt import Prodigy
-
-    return Prodigy(params)
-
-
-def _ali_g(params: Any, lr: float = 0.1) -> Any:
-    from pytorch_optimizer import AliG
-
-    return AliG(params, max_lr=lr)
-
-
-def _schedule_free(params: Any, lr: float = 0.1, momentum: float = 0.9) -> Any:
-    from schedulefree import SGDScheduleFree
-
-    optimizer = SGDScheduleFree(params, lr=lr, momentum=momentum)
-    optimizer.train()
-    return optimizer
-
-
-def _lqa(params: Any, lr: float = 0.1) -> Any:
-    return rivals.LQA(params, lr)
-
-
-def _gen(params: Any, lr: float = 0.1) -> Any:
-    return rivals.GeN(params, lr)
-
-
-def _sps(params: Any, lr: float = 0.1) -> Any:
-    return rivals.SPS(params, lr)
-
-
 def _tenthed_twice(optimizer: Any, steps: int) -> Any:
     return StepLR(optimizer, max(1, steps // 3))
+
+
+def _none(optimizer: Any) -> float:
+    return float("nan")
+
+
+def _of_dog(optimizer: Any) -> float:
+    return float(optimizer.param_groups[0]["eta"][0])
 
 
 def _adapted(optimizer: Any) -> float:
@@ -172,47 +134,47 @@ def _adapted(optimizer: Any) -> float:
     return float(group["d"] * group["lr"])
 
 
+_LR = {"lr": 0.1}
+_SGD = {"lr": 0.1, "momentum": 0.0}
+
 OPTIMIZERS = {
-    "sgd": Recipe("SGD", _sgd, color="#D55E00", dash="--", paper=Paper(17.24, 0.0, 0)),
-    "pal": Recipe("PAL", lambda params: rivals.PAL(params), paper=Paper(25.86, 49.99, 1)),
-    "lqa": Recipe("LQA", _lqa, paper=Paper(81.45, 372.3, 5)),
-    "gen": Recipe("GeN", _gen, paper=Paper(22.29, 29.25, 1)),
-    "cocob": Recipe(
-        "COCOB",
-        _cocob,
-        rate=lambda optimizer: float("nan"),
-        paper=Paper(25.95, 50.49, 5),
-        needs="parameterfree",
-    ),
-    "dog": Recipe(
-        "DoG",
-        _dog,
-        rate=lambda optimizer: float(optimizer.param_groups[0]["eta"][0]),
-        paper=Paper(19.98, 15.86, 1),
-        needs="dog",
-    ),
-    "dowg": Recipe("DoWG", lambda params: rivals.DoWG(params), paper=Paper(22.06, 27.91, 1)),
+    "sgd": Recipe("SGD", SGD, _SGD, color="#D55E00", dash="--", paper=Paper(17.24, 0.0, 0)),
+    "pal": Recipe("PAL", rivals.PAL, {}, paper=Paper(25.86, 49.99, 1)),
+    "lqa": Recipe("LQA", rivals.LQA, _LR, paper=Paper(81.45, 372.3, 5)),
+    "gen": Recipe("GeN", rivals.GeN, _LR, paper=Paper(22.29, 29.25, 1)),
+    "cocob": Recipe("COCOB", "parameterfree:COCOB", {}, rate=_none, paper=Paper(25.95, 50.49, 5)),
+    "dog": Recipe("DoG", "dog:DoG", {}, rate=_of_dog, paper=Paper(19.98, 15.86, 1)),
+    "dowg": Recipe("DoWG", rivals.DoWG, {}, paper=Paper(22.06, 27.91, 1)),
     "d-adaptation": Recipe(
-        "D-Adaptation",
-        _d_adaptation,
-        rate=_adapted,
-        paper=Paper(24.16, 40.12, 3),
-        needs="dadaptation",
+        "D-Adaptation", "dadaptation:DAdaptSGD", {}, rate=_adapted, paper=Paper(24.16, 40.12, 3)
     ),
     "prodigy": Recipe(
-        "Prodigy", _prodigy, rate=_adapted, paper=Paper(29.14, 68.97, 4), needs="prodigyopt"
+        "Prodigy", "prodigyopt:Prodigy", {}, rate=_adapted, paper=Paper(29.14, 68.97, 4)
     ),
-    "l4": Recipe("L4", lambda params: rivals.L4(params), paper=Paper(31.31, 81.55, 2)),
-    "ali-g": Recipe("ALI-G", _ali_g, paper=Paper(20.47, 18.72, 0), needs="pytorch_optimizer"),
-    "sps": Recipe("SPS", _sps, paper=Paper(20.44, 18.56, 0)),
-    "zenith": Recipe("ZENITH", _zenith, color="#0072B2", paper=Paper(17.47, 1.337, 0)),
-    "sgd-cosine": Recipe("SGD + cosine", _sgd, CosineAnnealingLR, color="#009E73", dash="-."),
-    "sgd-step": Recipe("SGD + step decay", _sgd, _tenthed_twice),
+    "l4": Recipe("L4", rivals.L4, {}, paper=Paper(31.31, 81.55, 2)),
+    "ali-g": Recipe(
+        "ALI-G", "pytorch_optimizer:AliG", _LR, paper=Paper(20.47, 18.72, 0), lr_name="max_lr"
+    ),
+    "sps": Recipe("SPS", rivals.SPS, _LR, paper=Paper(20.44, 18.56, 0)),
+    "zenith": Recipe(
+        "ZENITH",
+        Zenith,
+        {"lr": 0.1, "window": 500, "momentum": 0.0},
+        color="#0072B2",
+        paper=Paper(17.47, 1.337, 0),
+    ),
+    "sgd-cosine": Recipe("SGD + cosine", SGD, _SGD, CosineAnnealingLR, color="#009E73", dash="-."),
+    "sgd-step": Recipe("SGD + step decay", SGD, _SGD, _tenthed_twice),
     "sgd-plateau": Recipe(
-        "SGD + ReduceLROnPlateau", _sgd, lambda o, _: ReduceLROnPlateau(o), "segment"
+        "SGD + ReduceLROnPlateau", SGD, _SGD, lambda o, _: ReduceLROnPlateau(o), "segment"
     ),
     "schedule-free": Recipe(
-        "schedule-free SGD", _schedule_free, averages=True, needs="schedulefree"
+        "schedule-free SGD",
+        "schedulefree:SGDScheduleFree",
+        {"lr": 0.1, "momentum": 0.9},
+        averages=True,
     ),
-    "adamw-cosine": Recipe("AdamW + cosine", _adamw, CosineAnnealingLR),
+    "adamw-cosine": Recipe(
+        "AdamW + cosine", partial(AdamW, weight_decay=0.0), {"lr": 1e-3}, CosineAnnealingLR
+    ),
 }

@@ -110,7 +110,7 @@ def test_what_is_as_by_default_is_not_in_the_path(tmp_path, capsys, quick):
     assert [path.parent.name for path in paths(tmp_path)] == [
         "sgd,lr=0.05,momentum=0.9",
         "sgd-cosine,lr=0.05,momentum=0.9",
-        "zenith,lr=0.05,momentum=0.9,window=2",
+        "zenith,lr=0.05,window=2,momentum=0.9",
     ]
 
 
