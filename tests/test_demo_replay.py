@@ -455,6 +455,7 @@ def test_a_history_of_states_is_drawn():
     assert lines(rates)["ZENITH"] == pytest.approx([0.1, 0.1, 0.075, 0.025])
     assert rates.get_ylabel() == "learning rate"
     assert rates.get_ylim()[0] == 0
+    assert [line.get_linestyle() for line in norms.lines] == ["-", "-", ":"]
     assert norms.get_shared_x_axes().joined(norms, rates)
     without = plot(states()).axes[1]
     assert lines(without)["ZENITH"] == SCALES
