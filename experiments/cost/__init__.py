@@ -31,7 +31,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--threads": {
         "type": size,
         "metavar": "N",
-        "help": "1: timed by its own clock, which other programs hardly disturb",
+        "help": "of torch; by default 1, then 2",
     },
     "--width": {"type": number, "default": 1.0, "metavar": "X", "help": "of VGG-19's channels"},
 }
@@ -39,13 +39,13 @@ _COMMANDS = {  # what is measured, how often, and what else there is to say
     "overhead": (
         "table 1: an iteration with every optimizer, on VGG-19",
         10,
-        "--batch --device --iterations --optimizers --threads --width",
+        "--batch --device --iterations --optimizers --width",
     ),
-    "scaling": ("a step as parameters, tensors and window grow", 30, "--largest --threads"),
-    "step": ("a step in torch: SGD, ZENITH, clipping, norms", 30, "--device --models --threads"),
+    "scaling": ("a step as parameters, tensors and window grow", 30, "--largest"),
+    "step": ("a step in torch: SGD, ZENITH, clipping, norms", 30, "--device --models"),
     "fit": ("a step of Keras' fit", 15, "--batch --jit --models"),
     "jit": ("a step of optax under jax.jit", 40, "--batch --models --rivals"),
-    "tried": ("what made no step cheaper", 40, "--models --optimizers --threads"),
+    "tried": ("what made no step cheaper", 40, "--models --optimizers"),
     "norm": ("how wrong a norm is, and how long it takes", 9, "--library --sizes --threads"),
 }
 

@@ -52,8 +52,8 @@ def measure(options: Any) -> Document:
     }
 
 
-def observed(run: Timed, iterations: int = 8) -> dict[str, Any]:
-    """Memory, forward passes and reads of the device, over some more iterations."""
+def observed(run: Timed, iterations: int = 4) -> dict[str, Any]:
+    """Memory, forward passes and reads of the device, over a cycle of GeN."""
     run.inside.clear()
     with Reads() as reads:
         for _ in range(iterations):

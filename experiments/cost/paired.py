@@ -2,8 +2,11 @@
 
 One repetition measures everything once, in an order drawn anew, and each figure is compared with
 the baseline's of the *same* repetition, so that a machine whose speed wanders moves both alike.
+A process that has one core (`taskset -c 0`) is timed by its own clock, which leaves out what other
+programs take of that core.
 """
 
+import os
 import random
 import statistics
 import sys
@@ -11,19 +14,29 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["clock", "differences", "interleaved", "quartiles", "ratios", "spread"]
+__all__ = ["clock", "cores", "differences", "interleaved", "now", "quartiles", "ratios", "spread"]
 
 T = TypeVar("T")
 Quartiles = dict[str, float]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def now() -> float:
+    """The present moment in seconds."""
+    return time.process_time() if cores() == 1 else time.perf_counter()
 
 
 def clock(work: Callable[[], Any], steps: int = 1) -> Callable[[], float]:
     """Return what does the work and returns its milliseconds for each of its `steps`."""
 
     def run() -> float:
-        start = time.perf_counter()
+        start = now()
         work()
-        return 1e3 * (time.perf_counter() - start) / steps
+        return 1e3 * (now() - start) / steps
 
     return run
 

@@ -1,7 +1,6 @@
 """Runs in torch that are timed: whole iterations, and in them the optimizer's own part."""
 
 import itertools
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from experiments.cost.cases import NETWORKS, Document, full, made
-from experiments.cost.paired import interleaved
+from experiments.cost.paired import interleaved, now
 from experiments.optimizers import Recipe
 from experiments.run import Question, Run, checked_device
 from experiments.tasks import networks
@@ -53,14 +52,10 @@ class Constant:
 
 
 def machine(options: Any) -> Document:
-    """Set the number of threads that is asked for; return with what a document was made."""
+    """With what a document is made, after a look whether the device is there."""
     cuda = checked_device(getattr(options, "device", "cpu")) == "cuda"
-    torch.set_num_threads(options.threads or torch.get_num_threads())
-    return made(
-        torch=torch.__version__,
-        device=torch.cuda.get_device_name() if cuda else "cpu",
-        threads=torch.get_num_threads(),
-    )
+    name = torch.cuda.get_device_name() if cuda else "cpu"
+    return made(torch=torch.__version__, device=name, threads=torch.get_num_threads())
 
 
 def maker(name: str, width: float = 1.0) -> Callable[[], nn.Module]:
@@ -124,12 +119,9 @@ def measured(
 
 
 def stamp(device: torch.device) -> Any:
-    """The present moment, in the time of the device.
-
-    With one thread it is that thread's own time, which other programs hardly disturb.
-    """
+    """The present moment, in the time of the device."""
     if device.type != "cuda":
-        return time.thread_time() if torch.get_num_threads() == 1 else time.perf_counter()
+        return now()
     event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
     event.record()
     return event

@@ -13,7 +13,7 @@ from experiments.optimizers import OPTIMIZERS
 
 @pytest.fixture(scope="module")
 def seen():
-    """What every optimizer was seen to do, in 8 iterations on a small network."""
+    """What every optimizer was seen to do, in 4 iterations on a small network."""
     found = {}
     task = timed.constant("vgg19", batch=4, width=0.03)
     for name, recipe in OPTIMIZERS.items():

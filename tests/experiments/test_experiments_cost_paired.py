@@ -2,10 +2,15 @@
 
 import itertools
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from experiments.cost import paired
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_repetition_calls_all_once_and_the_first_is_thrown_away():
@@ -43,10 +48,27 @@ def test_the_order_is_the_same_in_every_run_and_leaves_random_alone():
 
 def test_a_clock_counts_the_milliseconds_of_a_step(monkeypatch):
     moments = iter([2.0, 2.5])
-    monkeypatch.setattr(paired.time, "perf_counter", lambda: next(moments))
+    monkeypatch.setattr(paired, "now", lambda: next(moments))
     done = []
     assert paired.clock(lambda: done.append(1), steps=4)() == 125.0
     assert done == [1]
+
+
+@pytest.mark.parametrize(("cores", "moment"), [(1, 5.0), (2, 7.0)])
+def test_a_process_with_one_core_is_timed_by_its_own_clock(monkeypatch, cores, moment):
+    monkeypatch.setattr(paired.time, "process_time", lambda: 5.0)
+    monkeypatch.setattr(paired.time, "perf_counter", lambda: 7.0)
+    monkeypatch.setattr(paired, "cores", lambda: cores)
+    assert paired.now() == moment
+
+
+def test_the_cores_are_those_that_the_process_may_use():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+    code += "from experiments.cost.paired import cores; print(cores())"
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert process.stdout == "1\n"
 
 
 def test_quartiles_by_hand():
