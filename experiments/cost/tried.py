@@ -5,6 +5,7 @@ comes after passes that have pushed it out of the caches.
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,7 +70,7 @@ class Compiled(Zenith):
 
 
 def _variant(cls: Any, fused: bool | None = True) -> Recipe:
-    return Recipe(cls.__name__, lambda params, lr: cls(params, lr=lr, fused=fused))
+    return Recipe(cls.__name__, partial(cls, fused=fused), {"lr": 0.1})
 
 
 VARIANTS = {
