@@ -34,13 +34,13 @@ FORMAT = 1
 DIGITS = 6  # significant; the records of a large run are meant to be committed
 
 # What a reader relies on: of the header, its kinds of values; of a line, its numbers or nulls.
-_HEADER = {
-    "task": str,
-    "optimizer": str,
-    "seed": int,
+_HEADER: dict[str, Any] = {
+    **dict.fromkeys(("task", "optimizer"), str),
+    **dict.fromkeys(("seed", "steps", "segments", "parameters"), int),
+    **dict.fromkeys(("train_images", "test_images", "batch"), int),
+    **dict.fromkeys(("epochs", "l2"), int | float),
     "options": dict,
-    "l2": float,
-} | dict.fromkeys(("steps", "segments", "parameters"), int)
+}
 _NUMBERS = {
     "step": ("step", "loss", "lr", "seconds", "grad_norm"),
     "eval": ("segment", "step", "epoch", "train_loss", "seconds"),
@@ -194,9 +194,11 @@ def _parsed(line: str, place: str) -> Record:
 def _check_header(header: Record, place: str) -> None:
     if header.get("kind") != "run" or header.get("format") != FORMAT:
         raise UserError(f"{place}: must be of kind `run` and `format` {FORMAT}")
-    for name, kind in _HEADER.items():
-        if not isinstance(header.get(name), kind):
-            raise UserError(f"{place}: `{name}` is missing or not what it must be")
+    wrong = [name for name, kind in _HEADER.items() if not isinstance(header.get(name), kind)]
+    options = {} if wrong else header["options"]
+    wrong += [name for name, value in options.items() if not isinstance(value, int | float)]
+    if wrong:
+        raise UserError(f"{place}: `{wrong[0]}` is missing or not what it must be")
 
 
 def _checked_kind(record: Record, place: str) -> str:

@@ -18,7 +18,11 @@ HEADER = {
     "options": {},
     "l2": 0.0,
     "steps": 5,
+    "epochs": 1.0,
     "segments": 2,
+    "train_images": 40,
+    "test_images": 12,
+    "batch": 8,
     "parameters": 53002,
 }
 STEP = {"kind": "step", "step": 1, "loss": 1.0, "lr": 0.1, "seconds": 0.5, "grad_norm": 1.0}
@@ -71,6 +75,7 @@ def test_a_run_that_diverged_is_strict_json(tmp_path):
         (lines(HEADER | {"format": 2}), ", line 1: must be of kind `run` and `format` 1"),
         (lines(STEP), ", line 1: must be of kind `run` and `format` 1"),
         (lines(without(HEADER, "options")), ", line 1: `options` is missing or not what it must"),
+        (lines(HEADER | {"options": {"lr": "x"}}), ", line 1: `lr` is missing or not what it must"),
         (lines(HEADER | {"seed": "0"}), ", line 1: `seed` is missing or not what it must be"),
     ],
 )
