@@ -34,18 +34,17 @@ def built(network: shapes.Network) -> Any:
 
     Where a stride is 2, TensorFlow's "same" pads the other side than torch: the same work.
     """
-    layers, flat = [keras.Input((network.size, network.size, network.channels))], False
+    layers = [keras.Input((network.size, network.size, network.channels))]
     for kind, _, outputs, stride, relu in network.layers:
         activation = "relu" if relu else None
         if kind == "pool":
             layers.append(keras.layers.MaxPooling2D())
+        elif kind == "flat":
+            layers.append(keras.layers.Flatten())
         elif kind == "conv":
-            options = {"padding": "same", "activation": activation}
-            layers.append(keras.layers.Conv2D(outputs, 3, stride, **options))
+            layers.append(keras.layers.Conv2D(outputs, 3, stride, "same", activation=activation))
         else:
-            layers += [] if flat else [keras.layers.Flatten()]
             layers.append(keras.layers.Dense(outputs, activation))
-            flat = True
     return keras.Sequential(layers)
 
 

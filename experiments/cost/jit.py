@@ -67,17 +67,18 @@ def forward(network: shapes.Network, params: Any, x: jax.Array) -> jax.Array:
     """Return the logits of images, channels last."""
     learnt = iter(params)
     layout = ("NHWC", "HWIO", "NHWC")
-    for kind, _, _, stride, relu in network.layers:
+    for kind, _, outputs, stride, relu in network.layers:
+        weight, bias = next(learnt) if outputs else (None, 0.0)
         if kind == "pool":
             x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
-            continue
-        weight, bias = next(learnt)
-        if kind == "conv":
+        elif kind == "flat":
+            x = x.reshape(len(x), -1)
+        elif kind == "conv":
             strides, padding = (stride, stride), ((1, 1), (1, 1))
             x = jax.lax.conv_general_dilated(x, weight, strides, padding, dimension_numbers=layout)
         else:
-            x = x.reshape(len(x), -1) @ weight
-        x = jax.nn.relu(x + bias) if relu else x + bias
+            x = x @ weight
+        x = jax.nn.relu(x + bias) if outputs and relu else x + bias
     return x
 
 

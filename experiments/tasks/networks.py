@@ -23,16 +23,15 @@ def vgg19(width: float = 1.0) -> nn.Sequential:
 
 def _built(network: shapes.Network) -> nn.Sequential:
     layers: list[nn.Module] = []
-    flat = False
     for kind, inputs, outputs, stride, relu in network.layers:
         if kind == "pool":
             layers.append(nn.MaxPool2d(2))
+        elif kind == "flat":
+            layers.append(nn.Flatten())
         elif kind == "conv":
             layers.append(nn.Conv2d(inputs, outputs, 3, stride, padding=1))
         else:
-            layers += [] if flat else [nn.Flatten()]
             layers.append(nn.Linear(inputs, outputs))
-            flat = True
-        if kind != "pool" and relu:
+        if outputs and relu:
             layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)

@@ -9,17 +9,17 @@ _VGG19 = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))  # channels, and conv
 
 
 class Layer(NamedTuple):
-    """One layer: a 3 x 3 convolution, a 2 x 2 max pooling, or a dense layer.
+    """One layer: a 3 x 3 convolution, a 2 x 2 max pooling, a flattening, or a dense layer.
 
     Attributes:
-        kind: which of the three.
-        inputs: channels, or entries; what comes into the first dense layer is flat.
+        kind: which of the four.
+        inputs: channels, or entries.
         outputs: channels, or entries.
         stride: of the convolution, which pads by 1.
         relu: whether a ReLU follows.
     """
 
-    kind: Literal["conv", "pool", "dense"]
+    kind: Literal["conv", "pool", "flat", "dense"]
     inputs: int = 0
     outputs: int = 0
     stride: int = 1
@@ -41,7 +41,7 @@ class Network(NamedTuple):
     @property
     def learnt(self) -> tuple[Layer, ...]:
         """The layers that have a weight, and a bias."""
-        return tuple(layer for layer in self.layers if layer.kind != "pool")
+        return tuple(layer for layer in self.layers if layer.outputs)
 
     @property
     def parameters(self) -> int:
@@ -63,6 +63,7 @@ def small(size: int = 28, classes: int = 10) -> Network:
     layers = (
         Layer("conv", 1, 32, stride=2),
         Layer("conv", 32, 64, stride=2),
+        Layer("flat"),
         Layer("dense", 64 * (size // 4) ** 2, 128),
         Layer("dense", 128, classes, relu=False),
     )
@@ -86,4 +87,4 @@ def vgg19(width: float = 1.0) -> Network:
             layers.append(Layer("conv", inputs, outputs))
             inputs = outputs
         layers.append(Layer("pool"))
-    return Network(32, 3, (*layers, Layer("dense", inputs, 10, relu=False)))
+    return Network(32, 3, (*layers, Layer("flat"), Layer("dense", inputs, 10, relu=False)))
