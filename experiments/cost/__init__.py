@@ -17,27 +17,28 @@ from experiments.errors import UserError, explained
 
 __all__ = ["add_commands"]
 
+
+def _size(default: int | None, about: str) -> dict[str, Any]:
+    return {"type": size, "default": default, "metavar": "N", "help": about}
+
+
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "--batch": {"type": size, "default": 128, "metavar": "N", "help": "images; 128 in the paper"},
+    "--batch": _size(128, "images; 128 in the paper"),
     "--device": {"choices": ["cpu", "cuda"], "default": "cpu", "help": "cuda: never run"},
-    "--iterations": {"type": size, "default": 4, "metavar": "N", "help": "4 are a cycle of GeN"},
+    "--iterations": _size(4, "in a repetition; 4 are a cycle of GeN"),
     "--jit": {"choices": ["auto", "yes", "no"], "default": "auto", "help": "jit_compile"},
-    "--largest": {"type": size, "default": 10**8, "metavar": "N", "help": "case to measure"},
+    "--largest": _size(10**8, "case to measure"),
     "--library": {"choices": ["torch", "keras", "optax"], "default": "torch"},
     "--models": {"nargs": "+", "choices": ["vgg19", "small"], "default": ["vgg19", "small"]},
     "--optimizers": {"nargs": "+", "metavar": "NAME", "help": "by default all"},
     "--rivals": {"action": "store_true", "help": "those of optax.contrib too"},
-    "--sizes": {"type": size, "nargs": "+", "metavar": "N", "help": "entries, up to 10**8"},
-    "--threads": {
-        "type": size,
-        "metavar": "N",
-        "help": "of torch; by default 1, then 2",
-    },
+    "--sizes": {"nargs": "+", **_size(None, "entries, up to 10**8")},
+    "--threads": _size(None, "of torch; by default 1, then 2"),
     "--width": {"type": number, "default": 1.0, "metavar": "X", "help": "of VGG-19's channels"},
 }
 _COMMANDS = {  # what is measured, how often, and what else there is to say
     "overhead": (
-        "table 1: an iteration with every optimizer, on VGG-19",
+        "table 1: a whole iteration",
         10,
         "--batch --device --iterations --optimizers --width",
     ),
@@ -62,9 +63,7 @@ def add_commands(commands: Any) -> None:
         for option in names.split():
             own.add_argument(option, **_OPTIONS[option])
         own.add_argument("--out", type=Path, metavar="DIR", help="write JSON, table and picture")
-        own.add_argument(
-            "--read", type=Path, metavar="FILE", help="measure nothing: its JSON again"
-        )
+        own.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: this JSON")
 
 
 def run(name: str, options: argparse.Namespace) -> None:
