@@ -6,100 +6,19 @@ where one is taken, as in the ZENITH paper. `tests/experiments` holds a step of 
 worked out by hand.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from importlib import import_module
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 from torch.optim import SGD, AdamW
-from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
 from experiments import rivals
 from experiments.errors import UserError
+from experiments.recipe import Paper, Recipe, Setting
 from zenith.torch import Zenith
 
-__all__ = ["OPTIMIZERS", "Paper", "Recipe", "recipe"]
-
-
-class Paper(NamedTuple):
-    """A row of table 1 of the ZENITH paper: an A100, VGG-19 on CIFAR-10, batch 128."""
-
-    milliseconds: float  # per iteration
-    extra: float  # per cent of SGD's iteration
-    memory: int  # multiples of the model
-
-
-def _in_force(optimizer: Any) -> float:
-    """The rate at which the last step was made, of the first group."""
-    if isinstance(optimizer, Zenith):
-        return optimizer.get_last_lr()[0]
-    group = optimizer.param_groups[0]  # of a rival, of ALI-G, of any other
-    return float(next(group[name] for name in ("rate", "step_size", "lr") if name in group))
-
-
-class Recipe(NamedTuple):
-    """How an optimizer is made, and how it is run.
-
-    Attributes:
-        label: its name in tables and pictures.
-        build: makes it of a list of parameters and the options; `MODULE:CLASS` in a package that is
-            not among the harness' own.
-        options: what it takes, with the defaults.
-        scheduler: makes what plans the rate, of the optimizer and the steps of the whole run.
-        planned: when the scheduler steps: after every `"step"`, or after every `"segment"`, on the
-            validation loss, or the training loss where a task has none.
-        averages: whether it is tested at other weights than it is trained at: `eval()`, `train()`.
-        rate: the rate in force, of the first group; NaN where there is no single one.
-        color: of its lines.
-        dash: of its lines, to tell them apart without colours.
-        paper: its row of table 1.
-        lr_name: what `build` calls the option `lr`.
-    """
-
-    label: str
-    build: Callable[..., Any] | str
-    options: Mapping[str, float]
-    scheduler: Callable[[Any, int], Any] | None = None
-    planned: Literal["step", "segment"] = "step"
-    averages: bool = False
-    rate: Callable[[Any], float] = _in_force
-    color: str = "0.5"
-    dash: str = "-"
-    paper: Paper | None = None
-    lr_name: str = "lr"
-
-    @property
-    def needs(self) -> str | None:
-        """The module that `build` imports."""
-        return self.build.partition(":")[0] if isinstance(self.build, str) else None
-
-    def takes(self) -> Mapping[str, float]:
-        """The options and their defaults."""
-        return self.options
-
-    def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return those of the options that are not as by default."""
-        asked = {**self.options, **options}
-        return {name: asked[name] for name, value in self.options.items() if asked[name] != value}
-
-    def make(self, params: Iterable[Any], steps: int, options: Mapping[str, Any]) -> Any:
-        """Return the optimizer, and its scheduler or None.
-
-        Args:
-            params: the parameters.
-            steps: the horizon, for those that must know it.
-            options: of `takes`.
-        """
-        build: Any = self.build
-        if self.needs:
-            build = getattr(import_module(self.needs), build.partition(":")[2])
-        given = {**self.options, **options}
-        if "lr" in given:
-            given[self.lr_name] = given.pop("lr")
-        optimizer = build(list(params), **given)
-        if self.averages:
-            optimizer.train()
-        return optimizer, self.scheduler(optimizer, steps) if self.scheduler else None
+__all__ = ["BLOCKS", "OPTIMIZERS", "Paper", "Recipe", "Setting", "recipe"]
 
 
 def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
@@ -118,7 +37,7 @@ def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
 
 
 def _tenthed_twice(optimizer: Any, steps: int) -> Any:
-    return StepLR(optimizer, max(1, steps // 3))
+    return MultiStepLR(optimizer, [steps // 2, 3 * steps // 4])
 
 
 def _none(optimizer: Any) -> float:
@@ -134,26 +53,49 @@ def _adapted(optimizer: Any) -> float:
     return float(group["d"] * group["lr"])
 
 
+def _doubling(setting: Setting) -> dict[str, float]:
+    return {"growth": 2 ** (1 / setting.epoch)}
+
+
+def _by_norm(setting: Setting) -> dict[str, float]:
+    return {"reps_rel": 1e-4 if setting.batch_norm else 1e-6}
+
+
+def _warmed_up(setting: Setting) -> dict[str, int]:
+    return {"warmup_steps": setting.steps // 20}
+
+
+def _counted(setting: Setting) -> dict[str, float]:
+    return {"epoch": setting.epoch}
+
+
 _LR = {"lr": 0.1}
 _SGD = {"lr": 0.1, "momentum": 0.0}
+_MOMENTUM = {"momentum": 0.9}
+_D_ADAPTATION, _PRODIGY = "dadaptation:DAdaptSGD", "prodigyopt:Prodigy"
 
 OPTIMIZERS = {
     "sgd": Recipe("SGD", SGD, _SGD, color="#D55E00", dash="--", paper=Paper(17.24, 0.0, 0)),
     "pal": Recipe("PAL", rivals.PAL, {}, paper=Paper(25.86, 49.99, 1)),
-    "lqa": Recipe("LQA", rivals.LQA, _LR, paper=Paper(81.45, 372.3, 5)),
+    "lqa": Recipe("LQA", rivals.LQA, _LR, told=_counted, paper=Paper(81.45, 372.3, 5)),
     "gen": Recipe("GeN", rivals.GeN, _LR, paper=Paper(22.29, 29.25, 1)),
-    "cocob": Recipe("COCOB", "parameterfree:COCOB", {}, rate=_none, paper=Paper(25.95, 50.49, 5)),
-    "dog": Recipe("DoG", "dog:DoG", {}, rate=_of_dog, paper=Paper(19.98, 15.86, 1)),
+    "cocob": Recipe(
+        "COCOB",
+        "parameterfree:COCOB",
+        {},
+        rate=_none,
+        told=lambda _: {"alpha": 100.0},
+        paper=Paper(25.95, 50.49, 5),
+    ),
+    "dog": Recipe("DoG", "dog:DoG", {}, rate=_of_dog, told=_by_norm, paper=Paper(19.98, 15.86, 1)),
     "dowg": Recipe("DoWG", rivals.DoWG, {}, paper=Paper(22.06, 27.91, 1)),
     "d-adaptation": Recipe(
-        "D-Adaptation", "dadaptation:DAdaptSGD", {}, rate=_adapted, paper=Paper(24.16, 40.12, 3)
+        "D-Adaptation", _D_ADAPTATION, {}, rate=_adapted, paper=Paper(24.16, 40.12, 3)
     ),
-    "prodigy": Recipe(
-        "Prodigy", "prodigyopt:Prodigy", {}, rate=_adapted, paper=Paper(29.14, 68.97, 4)
-    ),
+    "prodigy": Recipe("Prodigy", _PRODIGY, {}, rate=_adapted, paper=Paper(29.14, 68.97, 4)),
     "l4": Recipe("L4", rivals.L4, {}, paper=Paper(31.31, 81.55, 2)),
     "ali-g": Recipe(
-        "ALI-G", "pytorch_optimizer:AliG", _LR, paper=Paper(20.47, 18.72, 0), lr_name="max_lr"
+        "ALI-G", "pytorch_optimizer:AliG", _SGD, paper=Paper(20.47, 18.72, 0), lr_name="max_lr"
     ),
     "sps": Recipe("SPS", rivals.SPS, _LR, paper=Paper(20.44, 18.56, 0)),
     "zenith": Recipe(
@@ -163,18 +105,67 @@ OPTIMIZERS = {
         color="#0072B2",
         paper=Paper(17.47, 1.337, 0),
     ),
-    "sgd-cosine": Recipe("SGD + cosine", SGD, _SGD, CosineAnnealingLR, color="#009E73", dash="-."),
-    "sgd-step": Recipe("SGD + step decay", SGD, _SGD, _tenthed_twice),
+    "sgd-cosine": Recipe(
+        "SGD + cosine", SGD, _SGD, CosineAnnealingLR, horizon=True, color="#009E73", dash="-."
+    ),
+    "sgd-step": Recipe("SGD + step decay", SGD, _SGD, _tenthed_twice, horizon=True),
     "sgd-plateau": Recipe(
-        "SGD + ReduceLROnPlateau", SGD, _SGD, lambda o, _: ReduceLROnPlateau(o), "segment"
+        "SGD + ReduceLROnPlateau", SGD, _SGD, lambda o, _: ReduceLROnPlateau(o), "epoch"
     ),
     "schedule-free": Recipe(
         "schedule-free SGD",
         "schedulefree:SGDScheduleFree",
-        {"lr": 0.1, "momentum": 0.9},
+        {"lr": 1.0, "momentum": 0.9},
         averages=True,
+        told=_warmed_up,
+        horizon=True,
     ),
     "adamw-cosine": Recipe(
-        "AdamW + cosine", partial(AdamW, weight_decay=0.0), {"lr": 1e-3}, CosineAnnealingLR
+        "AdamW + cosine",
+        partial(AdamW, weight_decay=0.0),
+        {"lr": 1e-3},
+        CosineAnnealingLR,
+        horizon=True,
+    ),
+    "dog-averaged": Recipe(
+        "DoG, averaged",
+        "dog:DoG",
+        {},
+        rate=_of_dog,
+        told=_by_norm,
+        averager="dog:PolynomialDecayAverager",
+    ),
+    "gen-same-batch": Recipe("GeN, same batch", partial(rivals.GeN, ahead=False), _LR),
+    "sps-smooth": Recipe("SPS smooth", rivals.SPS, {"lr": 1.0}, told=_doubling),
+    "d-adaptation-step": Recipe(
+        "D-Adaptation + step decay",
+        _D_ADAPTATION,
+        {"momentum": 0.9},
+        _tenthed_twice,
+        rate=_adapted,
+        horizon=True,
+    ),
+    "prodigy-cosine": Recipe(
+        "Prodigy + cosine", _PRODIGY, {}, CosineAnnealingLR, rate=_adapted, horizon=True
+    ),
+}
+
+# The rows of two tables, which are never compared across: names with the options that are not as by
+# default. A is without momentum, but for what is an optimizer's own, and with 0.1 where a rate is
+# taken, as in the paper; B is as the authors recommend.
+BLOCKS: Mapping[str, tuple[tuple[str, Mapping[str, float]], ...]] = {
+    "A": tuple(
+        (name, {})
+        for name in (
+            *("sgd", "sgd-cosine", "sgd-step", "sgd-plateau", "zenith", "pal", "lqa", "gen"),
+            *("gen-same-batch", "cocob", "dog", "dog-averaged", "dowg", "d-adaptation", "prodigy"),
+            *("l4", "ali-g", "sps"),
+        )
+    ),
+    "B": (
+        *((name, _MOMENTUM) for name in ("zenith", "sgd-cosine", "sgd-step", "ali-g")),
+        *((name, {"lr": 0.01} | _MOMENTUM) for name in ("zenith", "sgd-cosine", "sgd-step")),
+        *((name, {}) for name in ("sps-smooth", "l4", "d-adaptation-step", "prodigy")),
+        *((name, {}) for name in ("prodigy-cosine", "schedule-free", "adamw-cosine")),
     ),
 }

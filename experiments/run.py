@@ -5,15 +5,17 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
 from experiments.errors import UserError
-from experiments.optimizers import Recipe, recipe
+from experiments.optimizers import Recipe, Setting, recipe
 from experiments.records import Record
 from experiments.tasks import Task
 
@@ -73,9 +75,12 @@ class Run:
         self.recipe = beside or recipe(question.optimizer, question.options)
         torch.manual_seed(question.seed)
         self.model = task.network().to(self.device)
+        self._epoch = task.steps / task.epochs  # in steps
+        setting = Setting(task.steps * task.segments, self._epoch, _normalizes(self.model))
         self.optimizer, self.scheduler = self.recipe.make(
-            self.model.parameters(), task.steps * task.segments, question.options
+            self.model.parameters(), setting, question.options
         )
+        self.averager = self.recipe.average(self.model)
         self.steps = self.segment = 0
         self.seconds = 0.0
         self.diverged = False
@@ -97,10 +102,15 @@ class Run:
         if self._planned("step") and self.steps:  # so that until here the rate was that in force
             self.scheduler.step()
         self._losses.append(self.optimizer.step(self.closure).detach())
+        if self.averager:
+            self.averager.step()
         self.steps += 1
         self.seconds += self._now() - start
-        at_the_end = self.steps % self.task.steps == 0
-        return self._line() if at_the_end or self.steps % self.question.log_every == 0 else None
+        due = self.steps % self.task.steps == 0 or self.steps % self.question.log_every == 0
+        line = self._line() if due else None
+        if self._planned("epoch") and self.steps % round(self._epoch) == 0:
+            self.scheduler.step(self._validation_loss())
+        return line
 
     def closure(self, backward: bool = True) -> Tensor:
         """Return the loss of the batch, and, if wanted, leave its gradient in the parameters.
@@ -124,8 +134,6 @@ class Run:
         train_loss = self._mean_loss(0)
         measures = self._evaluated()
         self._losses, self._logged = [], 0
-        if self._planned("segment"):
-            self.scheduler.step(measures.get("validation_loss", train_loss))
         return {
             "kind": "eval",
             "segment": self.segment,
@@ -160,6 +168,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "averager": self.averager.state_dict() if self.averager else None,
             "own": {name: getattr(self, name) for name in _OWN},
         }
 
@@ -169,6 +178,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+        if self.averager:
+            self.averager.load_state_dict(state["averager"])
         for name in _OWN:
             setattr(self, name, state["own"][name])
 
@@ -197,21 +208,43 @@ class Run:
     def _mean_loss(self, first: int) -> float:
         return float(torch.stack(self._losses[first:]).double().mean())
 
+    def _validation_loss(self) -> float:
+        """The task's own, off the clock; the training loss of the epoch where it has none."""
+        measure = getattr(self.task, "validation_loss", None)
+        if not measure:
+            return self._mean_loss(-round(self._epoch))
+        loss = float(measure(self.model.eval()))
+        self.model.train()
+        return loss
+
     def _evaluated(self) -> dict[str, float]:
         """The task's measures, at the weights that the optimizer is tested at."""
         if self.recipe.averages:
             self.optimizer.eval()
-        self.model.eval()
-        measures = self.task.evaluate(self.model)
-        self.model.train()
+            self._refresh()
+        model = self.averager.averaged_model if self.averager else self.model
+        model.eval()
+        measures = self.task.evaluate(model)
+        model.train()
         if self.recipe.averages:
             self.optimizer.train()
         return measures
+
+    @torch.no_grad()
+    def _refresh(self) -> None:
+        """Take batch norm's statistics anew, at the weights as they are, on 50 batches."""
+        if _normalizes(self.model):
+            for batch in islice(self.task.batches(self.question.seed, self.segment), 50):
+                self.task.loss(self.model, _moved(batch, self.device))
 
     def _now(self) -> float:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+def _normalizes(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 _OWN = ("steps", "segment", "seconds", "diverged")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Closure", "Rival", "Tensors", "dot", "square"]
+__all__ = ["Closure", "Rival", "Tensors", "dot", "largest", "square"]
 
 Closure = Callable[..., Tensor]
 Tensors = list[Tensor]
@@ -22,6 +22,11 @@ def dot(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> float:
 def square(xs: Sequence[Tensor]) -> float:
     """The square of the norm of a list of tensors."""
     return float(torch.stack(torch._foreach_norm(list(xs))).square().sum())
+
+
+def largest(xs: Sequence[Tensor]) -> float:
+    """The greatest size of an entry of a list of tensors."""
+    return float(torch.stack(torch._foreach_norm(list(xs), float("inf"))).max())
 
 
 class Rival(Optimizer):
@@ -43,12 +48,16 @@ class Rival(Optimizer):
     @torch.no_grad()
     def step(self, closure: Closure) -> Tensor:  # type: ignore[override]
         """Take a step; return the loss before it."""
+        self.prepare(closure)
         with torch.enable_grad():
             loss = closure()
         params = [p for p in self.group["params"] if p.grad is not None]
         if params:
             self.descend(closure, loss, params, [p.grad for p in params])
         return loss
+
+    def prepare(self, closure: Closure) -> None:
+        """Do what is due on the new batch before its gradient is taken: nothing."""
 
     def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
         """Move the parameters that have a gradient, and set `rate`."""
@@ -68,13 +77,13 @@ class Rival(Optimizer):
         torch._foreach_sub_(params, along, alpha=far)
         return loss
 
-    def best_rate(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> float:
-        """The rate of least loss on the parabola through the losses at `-rate`, 0 and `rate`.
+    def parabola(
+        self, closure: Closure, loss: float, params: Tensors, grads: Tensors, far: float
+    ) -> tuple[float, float]:
+        """Twice the slope and the curvature, in steps of `far` against the gradient.
 
-        It is `rate` where the parabola has no minimum ahead.
+        They are of the parabola through the loss there, here, and as far behind.
         """
-        rate = float(self.group["rate"])
-        ahead = self.elsewhere(closure, params, grads, -rate)
-        behind = self.elsewhere(closure, params, grads, rate)
-        bend = behind + ahead - 2 * float(loss)
-        return rate * (behind - ahead) / (2 * bend) if bend > 0 and behind > ahead else rate
+        ahead = self.elsewhere(closure, params, grads, -far)
+        behind = self.elsewhere(closure, params, grads, far)
+        return behind - ahead, behind + ahead - 2 * loss

@@ -1,5 +1,6 @@
 """PAL: the minimum of a parabola through two losses and a slope."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -13,8 +14,10 @@ class PAL(Rival):
     """Measures the loss once more, `probe` away, and steps to the parabola's minimum.
 
     Mutschler, Zell: Parabolic Approximation Line Search for DNNs (NeurIPS 2020, arXiv 1903.11991),
-    algorithm 1, with the settings recommended there: mu 0.1 (`probe`), alpha 1 / 0.6 (`stretch`),
-    beta 0.4 (`memory` of the direction) and a longest step of 3.16.
+    algorithm 1, as in the authors' code (cogsys-tuebingen/PAL, `PyTorch/pal_optimizer.py`) with its
+    settings: alpha 1 / 0.6 (`stretch`), beta 0.4 (`memory` of the direction) and a longest step of
+    3.16. Of mu (`probe`) the authors say 0.1 to 1; 0.1 is the choice here. Both losses are to have
+    the same noise of dropout, as `Run.closure` sees to.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class PAL(Rival):
         curvature = (probed - float(loss) - slope * probe) / probe**2
         if slope >= 0:
             far = 0.0
-        elif curvature > 0:
+        elif 0 < curvature < math.inf:
             far = min(-group["stretch"] * slope / (2 * curvature), group["longest"])
         else:
             far = probe
