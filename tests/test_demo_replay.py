@@ -459,7 +459,8 @@ def test_a_history_of_states_is_drawn():
     assert norms.get_shared_x_axes().joined(norms, rates)
     without = plot(states()).axes[1]
     assert lines(without)["ZENITH"] == SCALES
-    assert "scale" in without.get_ylabel()
+    assert without.get_ylabel() == "scale: lr in units of `lr`"
+    assert without.get_xlabel() == "step"
 
 
 def test_records_are_drawn_at_their_own_steps_and_rates(tmp_path):
@@ -525,11 +526,11 @@ def test_the_norms_are_drawn_once_also_over_a_line_of_the_users():
 
 
 def test_what_cannot_be_drawn():
-    with pytest.raises(ValueError, match="`axes` must have a panel"):
+    with pytest.raises(ValueError, match="`axes` must have a panel for the norms or for the rate, got none$"):
         plot(states(), axes=(None, None))
-    with pytest.raises(ValueError, match="must be a sequence of states, got a single one"):
+    with pytest.raises(ValueError, match="must be a sequence of states, got a single one$"):
         plot(states()[0])
-    with pytest.raises(ValueError, match="at least one step, got none"):
+    with pytest.raises(ValueError, match="at least one step, got none$"):
         plot([])
     with pytest.raises(ValueError, match="must have `mean`, got"):
         plot([{"grad_norm": 1.0}])

@@ -54,6 +54,14 @@ def test_numbers_come_in_order_and_many_at_a_time():
     assert seen == [(11, 1.0), (12, 0.75), (13, 0.25)]
 
 
+def test_each_step_is_handed_on_at_once_if_that_is_asked_for():
+    seen = []
+    log = MetricLog(lambda step, numbers: seen.append(step), every=1)
+    for step in (1, 2):
+        log({"scale": 1.0})
+        assert seen[-1] == step
+
+
 def test_what_is_logged_now_and_then_and_mappings():
     seen = []
     with MetricLog(lambda step, numbers: seen.append((step, numbers))) as log:
@@ -128,6 +136,13 @@ def test_csv_goes_on_and_refuses_other_columns(tmp_path):
     assert path.read_bytes() == before
 
 
+def test_csv_is_on_disk_after_each_row(tmp_path):
+    sink = to_csv(tmp_path / "zenith.csv")
+    for step, scale in ((1, 1.0), (2, 0.75)):
+        sink(step, {"scale": scale})
+        assert series(tmp_path / "zenith.csv", "scale").values[-1] == scale
+
+
 def test_csv_says_where_the_steps_of_the_caller_do_not_go_on(tmp_path):
     path = tmp_path / "zenith.csv"
     logged(to_csv(path))
@@ -135,6 +150,10 @@ def test_csv_says_where_the_steps_of_the_caller_do_not_go_on(tmp_path):
         logged(to_csv(path), norms=[2.0, 1.0], step=0)
     assert series(path, "grad_norm").values == [2.0, 1.0]
     assert series(path).replaced == 3
+    columns = path.read_text().splitlines()[0].split(",")
+    with pytest.warns(UserWarning, match=r"ends at step 2, and goes on with step 2$") as caught:
+        to_csv(path)(2, dict.fromkeys(columns, 1))
+    assert caught[0].filename == __file__  # where the sink was called
 
 
 def test_csv_goes_on_after_a_line_that_was_cut_off(tmp_path):
@@ -191,7 +210,7 @@ def test_what_a_sink_fails_to_take_is_kept(caplog):
     with pytest.raises(KeyboardInterrupt):  # which the sink's failure does not replace
         interrupted()
     full.clear()
-    assert "the last steps could not be logged" in caplog.text
+    assert caplog.messages == ["the last steps could not be logged"]
 
 
 def test_a_log_that_is_never_closed_is_written_at_the_end():

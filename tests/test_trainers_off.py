@@ -99,6 +99,14 @@ def test_a_log_that_ends_before_the_window_is_full():
     watch.ended()
 
 
+def test_a_row_of_the_four_numbers_that_it_takes_is_enough():
+    watch = Watch()
+    for count in range(1, 10):
+        watch(count, {"grad_norm": 2.0, "mean": 2.0, "zenith": 2.0, "count": count})
+    with pytest.warns(ZenithWarning, match="the last 10 gradient norms are all 2:"):
+        watch(10, {"grad_norm": 2.0, "mean": 2.0, "zenith": 2.0, "count": 10})
+
+
 def test_what_is_known_before_a_run_is_one_warning():
     watch = Watch("Do this.", window=5)
     watch.run_of(6)
@@ -149,6 +157,18 @@ def test_a_loop_that_ends_too_early_and_one_that_is_interrupted():
         log_one()
     with pytest.raises(KeyboardInterrupt):
         log_one(KeyboardInterrupt())
+
+
+def test_clipped_norms_of_plain_states_are_told_without_the_advice_of_a_framework():
+    def run():
+        state = core.init(1)
+        with MetricLog() as log:
+            for _ in range(10):
+                state = core.update(state, 1.0)
+                log(state)
+
+    with pytest.warns(ZenithWarning, match=r"are all 1: .* else the rate stands still\.$"):
+        run()
 
 
 def test_an_optimizer_with_several_logs_is_told_of_once():

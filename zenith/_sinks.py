@@ -30,7 +30,7 @@ class _Csv:
                 reader = csv.DictReader(file)
                 self.columns = list(reader.fieldnames) if reader.fieldnames else None
                 for row in reader:
-                    step = re.fullmatch(r"(\d+)(\.0*)?", row.get("step") or "")
+                    step = re.fullmatch(r"(\d+)(\.0*)?", str(row.get("step")))
                     if step and None not in row.values():  # as in one that was cut off
                         self.last_step = int(step[1])
 

@@ -217,7 +217,7 @@ def _values(library: str, scalars: list[Any]) -> list[Any]:
         import tensorflow as tf
 
         return list(tf.stack(scalars).numpy().tolist())
-    if library in ("jax", "jaxlib"):
+    if library == "jaxlib":
         import jax
 
         scalars = jax.device_get(scalars)
