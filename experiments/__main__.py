@@ -36,33 +36,67 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "(PNG). An earlier demo in the same folder is replaced."
     )
     add = parser.add_argument
-    add("--data", default="digits", metavar="NAME", help=f"{' or '.join(tasks.NAMES)}; digits")
+    add(
+        "--data",
+        default="digits",
+        metavar="NAME",
+        help=f"{' or '.join(tasks.NAMES)}; by default digits",
+    )
     add(
         "--data-dir",
         type=Path,
         metavar="DIR",
-        help=f"folder with {tasks.FASHION_MNIST_FILES}; {tasks.FASHION_MNIST_DIR}",
+        help=f"folder with {tasks.FASHION_MNIST_FILES}; by default {tasks.FASHION_MNIST_DIR}",
     )
-    add("--optimizers", default="zenith,sgd,sgd-cosine", help="by default zenith,sgd,sgd-cosine")
-    add("--seeds", type=size, default=3, metavar="N", help="they are 0, 1, ..., N - 1; 3")
-    add("--out", type=Path, default=Path("zenith-demo"), metavar="DIR", help="zenith-demo")
-    _add_length(parser, "about 400 lines for a run")
+    add(
+        "--optimizers",
+        default="zenith,sgd,sgd-cosine",
+        metavar="NAME,...",
+        help="names that `list` prints; by default zenith,sgd,sgd-cosine",
+    )
+    add(
+        "--seeds",
+        type=size,
+        default=3,
+        metavar="N",
+        help="how many: 0, 1, ..., N - 1; by default 3",
+    )
+    add(
+        "--out",
+        type=Path,
+        default=Path("zenith-demo"),
+        metavar="DIR",
+        help="by default zenith-demo",
+    )
+    _add_length(parser, "400 lines a run")
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_report)
-    parser.add_argument("folder", type=Path, nargs="?", default=Path("zenith-demo"), metavar="DIR")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("zenith-demo"),
+        metavar="DIR",
+        help="by default zenith-demo",
+    )
 
 
 def _add_length(parser: argparse.ArgumentParser, log_every: str) -> None:
     """Add the options that `demo` and `run` share."""
     add = parser.add_argument
     add("--lr", type=rate, metavar="X", help="by default the optimizer's own, often 0.1")
-    add("--window", type=window, metavar="N", help="of ZENITH, in steps; 500")
+    add("--window", type=window, metavar="N", help="of ZENITH, in steps; by default 500")
     add("--momentum", type=share, metavar="X", help="by default the optimizer's own, often 0")
     add("--epochs", type=size, metavar="N", help="by default the task's own")
     add("--batch-size", type=size, metavar="N", help="images; by default the task's own")
-    add("--log-every", type=size, metavar="N", help=f"steps from line to line; {log_every}")
+    add(
+        "--log-every",
+        type=size,
+        metavar="N",
+        help=f"steps between two lines; by default {log_every}",
+    )
     add("--resume", action="store_true", help="go on with what was cut, from its last evaluation")
 
 
