@@ -28,25 +28,26 @@ from typing import Any, NoReturn
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+TESTS_DIR = Path(__file__).resolve().parent
+ROOT = TESTS_DIR.parent
 TESTS = {  # by how the file's name begins, the first that fits: the quick ones that are about it
-    "__init__": "test_core.py",
-    "core": "test_core.py",
+    "__init__": "core/test_*.py",
+    "core": "core/test_*.py",
     "_sinks": "test_trainers_logging.py",
     "_watch": "test_trainers_off.py test_trainers_logging.py",
     "logs": "test_optax_logging.py test_trainers_logging.py test_trainers_off.py",
-    "plot": "test_demo_replay.py",
-    "readers": "test_demo_replay.py",
-    "replay": "test_demo_replay.py",
+    "plot": "test_replay.py",
+    "readers": "test_readers.py",
+    "replay": "test_replay.py",
     "__main__": "test_cli.py",
-    "cli": "test_cli.py test_demo_replay.py test_parity_checkpoints.py",
+    "cli": "test_cli.py test_replay.py test_parity_checkpoints.py",
     "checkpoints": "test_parity_checkpoints.py",
     "optax": "test_optax_golden.py test_optax_steps.py test_optax_saving.py test_optax_leaves.py",
     "tf/_logger": "test_tf_keras_logging.py",
     "tf": "test_tf_keras_golden.py test_tf_keras_[fmnsw]*.py",
     "torch/lightning": "test_trainers_lightning.py test_trainers_logging.py",
     "torch/transformers": "test_trainers_transformers.py test_trainers_logging.py",
-    "torch/_norm": "test_torch_norm.py test_torch_schedule.py",
+    "torch/_norm": "test_torch_norm.py test_torch_schedule*.py test_torch_nonfinite.py",
     "torch/_hooks": "test_torch_hooks.py test_torch_scheduler*.py",
     "torch/_rates": "test_torch_scheduler*.py",
     "torch/_scheduler": "test_torch_scheduler*.py",
@@ -129,7 +130,8 @@ def mutants(source: str) -> Iterator[tuple[str, str]]:
 def tests_of(file: Path) -> list[str]:
     name = file.relative_to(ROOT / "zenith").as_posix()
     patterns = next(found for start, found in TESTS.items() if name.startswith(start)).split()
-    return [test.name for pattern in patterns for test in sorted((ROOT / "tests").glob(pattern))]
+    found = [test for pattern in patterns for test in sorted(TESTS_DIR.rglob(pattern))]
+    return [test.relative_to(TESTS_DIR).as_posix() for test in found]
 
 
 def copy_tree(root: Path, folder: str) -> None:
@@ -151,7 +153,9 @@ def preload(file: Path, done: set[Path]) -> None:
     lazy = [] if "tests" in file.parts else [ast.FunctionDef, ast.ClassDef]
     eager = [node for node in tree.body if type(node) not in lazy]
     for name in [name for part in eager for node in ast.walk(part) for name in imported(node)]:
-        paths = [folder / name.replace(".", "/") for folder in (ROOT, ROOT / "tests")]
+        paths = [
+            folder / name.replace(".", "/") for folder in (ROOT, file.parent, TESTS_DIR / "helpers")
+        ]
         own = [f for path in paths for f in (path.with_suffix(".py"), path / "__init__.py")]
         if found := [path for path in own if path.exists()]:
             for path in {*found} - done:
@@ -261,7 +265,7 @@ def main() -> None:
 def first(root: Path, file: Path, slowest: float) -> Order:
     """Run the tests of a file as it is, and learn how long each takes."""
     for test in tests_of(file):
-        preload(ROOT / "tests" / test, set())
+        preload(TESTS_DIR / test, set())
     gc.freeze()  # what is there need not be looked through again
     order, start = Order(slowest), time.monotonic()
     if not passes(root, file, (root / file.relative_to(ROOT)).read_text(), order):

@@ -22,7 +22,7 @@ from experiments.run import Question, Run
 from experiments.tasks import load
 from experiments.train import train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def arguments(optimizer, out, *more):

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import zenith
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+RANK = Path(__file__).with_name("_rank.py")  # for a rank that cannot let go of its process group
 
 
-def example(name, *arguments, cwd, ranks=0):
-    """What the program printed; with `ranks`, under torchrun with so many processes."""
+def example(name, *arguments, cwd, ranks=0, through=()):
+    """What the program printed.
+
+    With `ranks`, under torchrun with so many processes; `through` another program that runs it.
+    """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command = [*(launcher if ranks else []), EXAMPLES / name, *arguments]
+    command = [*(launcher if ranks else []), *through, EXAMPLES / name, *arguments]
     source = str(Path(zenith.__file__).parents[1])
     result = subprocess.run(
         [sys.executable, *map(str, command)],

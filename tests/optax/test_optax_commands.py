@@ -12,7 +12,7 @@ import pytest
 
 from zenith.readers import series
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments, cwd):

@@ -1,8 +1,6 @@
-"""Checkpoints: however they are saved, a resumed run is the uninterrupted run, bit for bit."""
+"""Saving and loading by torch.distributed.checkpoint, in one process and between several."""
 
 import copy
-import io
-import pickle
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -13,6 +11,22 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from _checkpoint import (
+    CUTS,
+    SIZES,
+    STEPS,
+    WINDOW,
+    assert_same,
+    assert_same_run,
+    bases,
+    buffers_of,
+    copy_parameters,
+    cuts,
+    momenta,
+    run,
+    scheduled,
+    values_of,
+)
 from _distributed import Group, full, run_group, single_process_group
 from _reference import ROUNDING
 from torch import Tensor, nn
@@ -26,445 +40,12 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.optim import SGD, AdamW
+from torch.optim import SGD
 
 from zenith.torch import Zenith, ZenithLR
 
-WINDOW = 4
-STEPS = 12
-CUTS = {"before": 2, "at": WINDOW, "after": 7}
-SIZES = (1.0, 3.0, 0.5, 2.0, 0.25, 0.1)  # of the gradients, in turn
-SHAPES = ((3, 2), (5,), ())
-FIELDS = ("norms", "count", "mean", "zenith", "scale", "skipped")
-
-cuts = pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
-momenta = pytest.mark.parametrize("momentum", [0.0, 0.9])
-
-
-# --- helpers --------------------------------------------------------------------------------------
-
-
-def parameters(dtype: torch.dtype = torch.float32) -> list[nn.Parameter]:
-    generator = torch.Generator().manual_seed(0)
-    return [nn.Parameter(torch.randn(s, dtype=dtype, generator=generator)) for s in SHAPES]
-
-
-def run(optimizer: Any, steps: range, *, bad: int | None = None, idle: Any = ()) -> None:
-    """Make the given steps of one fixed run: the gradients depend on nothing but the step."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    for i in steps:
-        generator = torch.Generator().manual_seed(i)
-        for p in params:
-            gradient = torch.randn(p.shape, dtype=p.dtype, generator=generator)
-            if p.requires_grad and not any(p is other for other in idle):
-                p.grad = gradient * SIZES[i % len(SIZES)] * (torch.nan if i == bad else 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
-
-def saved_and_loaded(document: Any) -> Any:
-    file = io.BytesIO()
-    torch.save(document, file)
-    file.seek(0)
-    return torch.load(file, weights_only=True)
-
-
-def assert_same(left: Any, right: Any) -> None:
-    """Assert that two nested documents are equal to the last bit, and of the same dtypes."""
-    assert type(left) is type(right)
-    if isinstance(left, Tensor):
-        torch.testing.assert_close(left, right, rtol=0, atol=0, equal_nan=True)
-    elif isinstance(left, dict):
-        assert left.keys() == right.keys()
-        for key in left:
-            assert_same(left[key], right[key])
-    elif isinstance(left, list | tuple):
-        assert len(left) == len(right)
-        for pair in zip(left, right, strict=True):
-            assert_same(*pair)
-    else:
-        assert left == right
-
-
-def assert_same_run(left: Any, right: Any) -> None:
-    """Assert that two optimizers hold the same parameters, momentum, settings and schedule."""
-    assert_same(left.state_dict()["param_groups"], right.state_dict()["param_groups"])
-    assert_same(values_of(left), values_of(right))
-    assert_same(buffers_of(left), buffers_of(right))
-    if isinstance(left, Zenith):
-        assert_same(left.zenith_state, right.zenith_state)
-
-
-def buffers_of(optimizer: Any) -> list[dict[str, Any]]:
-    """What is kept for each parameter; nothing is the same as an entry that holds nothing."""
-    params = [p for group in optimizer.param_groups for p in group["params"]]
-    return [dict(optimizer.state.get(p, {})) for p in params]
-
-
-def values_of(optimizer: Any) -> list[Tensor]:
-    return [p.detach() for group in optimizer.param_groups for p in group["params"]]
-
-
-def copy_parameters(source: Any, target: Any) -> None:
-    for value, target_value in zip(values_of(source), values_of(target), strict=True):
-        target_value.copy_(value)
-
-
-# --- torch.save and torch.load --------------------------------------------------------------------
-
-FORMS = {
-    "for-loop": {"foreach": False},
-    "foreach": {"foreach": True},
-    "fused": {"fused": True},
-}
-DTYPES = {
-    torch.float32: torch.float32,
-    torch.bfloat16: torch.float32,
-    torch.float64: torch.float64,
-    torch.complex64: torch.float32,
-    torch.complex128: torch.float64,
-}
-FORMS_AND_DTYPES = [
-    pytest.param(form, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")
-    for name, form in FORMS.items()
-    for dtype in DTYPES
-    if not (name == "fused" and dtype.is_complex)
-]
-
-
-@cuts
-@momenta
-@pytest.mark.parametrize(("form", "dtype"), FORMS_AND_DTYPES)
-def test_a_resumed_run_is_the_uninterrupted_one(
-    form: dict[str, bool], dtype: torch.dtype, momentum: float, cut: int
-) -> None:
-    make = partial(Zenith, window=WINDOW, momentum=momentum, **form)
-    whole, first = make(parameters(dtype)), make(parameters(dtype))
-    run(whole, range(STEPS))
-    run(first, range(cut))
-    document = first.state_dict()
-    loaded = saved_and_loaded(document)
-    assert_same(loaded, document)
-
-    second = make(parameters(dtype), lr=0.7)
-    copy_parameters(first, second)
-    second.load_state_dict(loaded)
-    assert_same_run(second, first)
-    run(second, range(cut, STEPS))
-    assert_same_run(second, whole)
-    assert whole.zenith_state.scale < 0.9
-
-
-@pytest.mark.parametrize(("dtype", "expected"), DTYPES.items())
-def test_the_state_keeps_its_own_dtype(dtype: torch.dtype, expected: torch.dtype) -> None:
-    optimizer = Zenith(parameters(dtype), window=WINDOW)
-    run(optimizer, range(STEPS))
-    before = optimizer.zenith_state
-    optimizer.load_state_dict(saved_and_loaded(optimizer.state_dict()))
-    group = optimizer.state_dict()["param_groups"][0]
-    saved = [group[f"zenith_{field}"] for field in FIELDS]
-    assert_same(saved, list(before))
-    floats, counts = expected, torch.int64
-    assert [x.dtype for x in saved] == [floats, counts, floats, floats, floats, counts]
-    assert [tuple(x.shape) for x in saved] == [(WINDOW,), (), (), (), (), ()]
-
-
-@cuts
-def test_several_groups_resume_bit_exactly(cut: int) -> None:
-    def make() -> Zenith:
-        params = parameters()
-        groups = [
-            {"params": params[:1], "lr": 0.3, "weight_decay": 0.1, "decay_in_norm": True},
-            {"params": params[1:], "momentum": 0.9, "nesterov": True},
-        ]
-        return Zenith(groups, lr=0.05, window=WINDOW, max_grad_norm=1.0)
-
-    whole, first, second = make(), make(), make()
-    run(whole, range(STEPS))
-    run(first, range(cut))
-    copy_parameters(first, second)
-    second.load_state_dict(saved_and_loaded(first.state_dict()))
-    run(second, range(cut, STEPS))
-    assert_same_run(second, whole)
-
-
-@pytest.mark.parametrize("nonfinite", ["skip", "propagate"])
-@cuts
-def test_a_run_resumes_after_a_step_that_was_not_finite(cut: int, nonfinite: str) -> None:
-    """Only the schedule is compared under "propagate": the parameters are NaN, as asked."""
-    make = partial(Zenith, window=WINDOW, nonfinite=nonfinite)
-    whole, first, second = make(parameters()), make(parameters()), make(parameters())
-    run(whole, range(STEPS), bad=cut - 1)
-    run(first, range(cut), bad=cut - 1)
-    copy_parameters(first, second)
-    second.load_state_dict(saved_and_loaded(first.state_dict()))
-    run(second, range(cut, STEPS))
-    assert_same(second.zenith_state, whole.zenith_state)
-    assert whole.zenith_state.skipped == 1
-    if nonfinite == "skip":
-        assert_same_run(second, whole)
-
-
-def test_a_tensor_rate_resumes() -> None:
-    make = partial(Zenith, window=WINDOW, momentum=0.9, foreach=False)
-    whole, first = (make(parameters(), lr=torch.tensor(0.2)) for _ in range(2))
-    second = make(parameters(), lr=torch.tensor(0.9))
-    run(whole, range(STEPS))
-    run(first, range(7))
-    copy_parameters(first, second)
-    second.load_state_dict(saved_and_loaded(first.state_dict()))
-    run(second, range(7, STEPS))
-    assert_same_run(second, whole)
-
-
-# --- what is refused, and leaves no trace ---------------------------------------------------------
-
-
-def assert_refused(optimizer: Any, document: dict[str, Any], *words: str) -> None:
-    """Assert a ValueError that says `words`, an unchanged optimizer, and an unchanged document."""
-    before, given = copy.deepcopy(optimizer), copy.deepcopy(document)
-    with pytest.raises(ValueError, match=".*".join(map(re.escape, words))):
-        optimizer.load_state_dict(document)
-    assert_same(document, given)
-    assert_same_run(optimizer, before)
-    run(optimizer, range(7, STEPS))
-    run(before, range(7, STEPS))
-    assert_same_run(optimizer, before)
-
-
-def trained(window: int = WINDOW, momentum: float = 0.9, lr: float = 0.1) -> Zenith:
-    optimizer = Zenith(parameters(), lr=lr, window=window, momentum=momentum)
-    run(optimizer, range(7))
-    return optimizer
-
-
-@pytest.mark.parametrize("window", [WINDOW - 1, WINDOW + 3, 1])
-def test_another_window_is_refused_by_naming_both(window: int) -> None:
-    other = trained(window=window, momentum=0.5, lr=0.3).state_dict()
-    assert_refused(trained(), other, "`window`", f"{WINDOW}, got {window}")
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("norms", torch.tensor([1.0, torch.nan, 1.0, 1.0]), "`norms`"),
-        ("norms", torch.tensor([1.0, torch.inf, 1.0, 1.0]), "`norms`"),
-        ("norms", torch.tensor([1.0, -1.0, 1.0, 1.0]), "`norms`"),
-        ("norms", torch.tensor(1.0), "`norms`"),
-        ("count", torch.tensor(-1), "`count`"),
-        ("count", torch.tensor(1.5), "`count`"),
-        ("mean", torch.tensor(torch.nan), "`mean`"),
-        ("mean", torch.tensor(1e9), "`mean`"),
-        ("zenith", torch.tensor(-1.0), "`zenith`"),
-        ("scale", torch.tensor(1.5), "`scale`"),
-        ("scale", torch.tensor([1.0, 1.0]), "`scale`"),
-        ("skipped", torch.tensor(-1), "`skipped`"),
-    ],
-)
-def test_a_corrupted_state_is_refused(field: str, value: Tensor, words: str) -> None:
-    document = copy.deepcopy(trained(momentum=0.5, lr=0.3).state_dict())
-    document["param_groups"][0][f"zenith_{field}"] = value
-    assert_refused(trained(), document, words)
-
-
-@pytest.mark.parametrize("field", FIELDS)
-def test_a_missing_field_is_refused(field: str) -> None:
-    document = copy.deepcopy(trained(momentum=0.5, lr=0.3).state_dict())
-    del document["param_groups"][0][f"zenith_{field}"]
-    assert_refused(trained(), document, f"zenith_{field}")
-
-
-def test_a_state_dict_of_another_model_is_refused() -> None:
-    other = Zenith(parameters()[:1], lr=0.3, window=WINDOW)
-    assert_refused(trained(), other.state_dict(), "parameter group")
-
-
-# --- to and from torch.optim.SGD ------------------------------------------------------------------
-
-
-@momenta
-def test_a_state_dict_of_sgd_starts_the_schedule_empty(momentum: float) -> None:
-    sgd = SGD(parameters(), lr=0.3, momentum=momentum, weight_decay=0.01)
-    run(sgd, range(3))
-    optimizer = trained()
-    copy_parameters(sgd, optimizer)
-    optimizer.load_state_dict(saved_and_loaded(sgd.state_dict()))
-    assert_same(buffers_of(optimizer), buffers_of(sgd))
-    empty = Zenith(parameters(), window=WINDOW).zenith_state
-    assert_same(optimizer.zenith_state, empty)
-
-    for steps in (range(3, 3 + WINDOW - 1), range(6, 7)):  # the filling of the window is SGD
-        run(sgd, steps)
-        run(optimizer, steps)
-        assert optimizer.get_last_lr() == [0.3]
-        assert_same(buffers_of(optimizer), buffers_of(sgd))
-        assert_same(values_of(optimizer), values_of(sgd))
-    assert optimizer.zenith_state.count == WINDOW
-
-
-@momenta
-def test_sgd_loads_a_state_dict_of_zenith(momentum: float) -> None:
-    optimizer = trained(momentum=momentum, lr=0.3)
-    sgd, reference = (SGD(parameters(), lr=0.3, momentum=momentum) for _ in range(2))
-    for other in (sgd, reference):
-        copy_parameters(optimizer, other)
-    document = saved_and_loaded(optimizer.state_dict())
-    sgd.load_state_dict(document)
-    reference.load_state_dict({**reference.state_dict(), "state": copy.deepcopy(document["state"])})
-    run(sgd, range(7, STEPS))
-    run(reference, range(7, STEPS))
-    assert_same(buffers_of(sgd), buffers_of(reference))
-    assert_same(values_of(sgd), values_of(reference))
-
-
-# --- nothing is shared ----------------------------------------------------------------------------
-
-
-def schedule_of(document: dict[str, Any]) -> dict[str, Any]:
-    group = document["param_groups"][0]
-    return {key: value for key, value in group.items() if key.startswith("zenith_")}
-
-
-def loaded_copy(optimizer: Zenith) -> Zenith:
-    other = Zenith(parameters(), window=WINDOW, momentum=0.9)
-    copy_parameters(optimizer, other)
-    other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    return other
-
-
-def pickled_copy(optimizer: Zenith) -> Zenith:
-    return pickle.loads(pickle.dumps(optimizer))
-
-
-@pytest.mark.parametrize("copied", [loaded_copy, copy.deepcopy, pickled_copy])
-@cuts
-def test_a_copy_advances_alone(copied: Callable[[Zenith], Zenith], cut: int) -> None:
-    original, whole = (Zenith(parameters(), window=WINDOW, momentum=0.9) for _ in range(2))
-    run(whole, range(STEPS))
-    run(original, range(cut))
-    twin = copied(original)
-    before = copy.deepcopy(original.state_dict())
-    run(twin, range(cut, STEPS))
-    assert_same(original.state_dict(), before)
-    assert_same_run(twin, whole)
-    run(original, range(cut, STEPS))
-    assert_same_run(original, whole)
-
-
-def test_two_optimizers_of_one_state_dict_share_no_ring() -> None:
-    document = trained().state_dict()
-    schedule = copy.deepcopy(schedule_of(document))
-    left, right = (Zenith(parameters(), window=WINDOW) for _ in range(2))
-    left.load_state_dict(document)
-    right.load_state_dict(document)
-    right_before = right.zenith_state
-    run(left, range(7, STEPS))
-    assert_same(schedule_of(document), schedule)
-    assert_same(right.zenith_state, right_before)
-
-    for value in schedule_of(document).values():
-        value.fill_(1)
-    assert_same(right.zenith_state, right_before)
-
-
-def test_later_steps_leave_a_state_dict_as_it_was() -> None:
-    optimizer = trained()
-    schedule = schedule_of(optimizer.state_dict())
-    before = copy.deepcopy(schedule)
-    run(optimizer, range(7, STEPS))
-    assert_same(schedule, before)
-    assert optimizer.zenith_state.count == STEPS
-
-
-def test_a_snapshot_is_a_copy() -> None:
-    optimizer = trained()
-    optimizer.state_dict()  # the state is tensors now
-    snapshot = optimizer.zenith_state
-    before = copy.deepcopy(snapshot)
-    for field in snapshot:
-        field.fill_(1)
-    assert_same(optimizer.zenith_state, before)
-
-
-# --- ZenithLR -------------------------------------------------------------------------------------
-
-BASES = {
-    "sgd": partial(SGD, lr=0.1, momentum=0.9),
-    "adamw": partial(AdamW, lr=0.01),
-    "adamw-tensor-lr": lambda params: AdamW(params, lr=torch.tensor(0.01), foreach=False),
-}
-bases = pytest.mark.parametrize("base", BASES.values(), ids=BASES.keys())
-
-
-def scheduled(base: Callable[..., Any], params: Any = None) -> tuple[Any, ZenithLR]:
-    optimizer = base(parameters() if params is None else params)
-    return optimizer, ZenithLR(optimizer, window=WINDOW)
-
-
-@cuts
-@bases
-def test_a_scheduler_resumes_bit_exactly(base: Callable[..., Any], cut: int) -> None:
-    whole, first, second = scheduled(base), scheduled(base), scheduled(base)
-    run(whole[0], range(STEPS))
-    run(first[0], range(cut))
-    document = [part.state_dict() for part in first]
-    loaded = saved_and_loaded(document)
-    assert_same(loaded, document)
-    copy_parameters(first[0], second[0])
-    for part, saved in zip(second, loaded, strict=True):
-        part.load_state_dict(saved)
-    assert_same(second[1].zenith_state, first[1].zenith_state)
-    run(second[0], range(cut, STEPS))
-    assert_same_run(second[0], whole[0])
-    assert_same(second[1].state_dict(), whole[1].state_dict())
-    assert_same(second[1].get_last_lr(), whole[1].get_last_lr())
-    assert whole[1].zenith_state.scale < 0.9
-
-
-@bases
-def test_a_schedulers_count_of_skipped_norms_is_saved(base: Callable[..., Any]) -> None:
-    (optimizer, scheduler), (_, second) = scheduled(base), scheduled(base)
-    run(optimizer, range(7), bad=5)
-    second.load_state_dict(saved_and_loaded(scheduler.state_dict()))
-    assert_same(second.zenith_state, scheduler.zenith_state)
-    assert (second.zenith_state.count, second.zenith_state.skipped) == (6, 1)
-
-
-def test_a_scheduler_refuses_another_window_by_naming_both() -> None:
-    optimizer, scheduler = scheduled(BASES["sgd"])
-    run(optimizer, range(7))
-    before = copy.deepcopy(scheduler.state_dict())
-    other = ZenithLR(SGD(parameters(), lr=0.3), window=WINDOW + 1).state_dict()
-    with pytest.raises(ValueError, match=rf"`window`.*{WINDOW}, got {WINDOW + 1}"):
-        scheduler.load_state_dict(other)
-    assert_same(scheduler.state_dict(), before)
-
-
-def test_a_scheduler_refuses_a_corrupted_state() -> None:
-    optimizer, scheduler = scheduled(BASES["sgd"])
-    run(optimizer, range(7))
-    before = copy.deepcopy(scheduler.state_dict())
-    corrupted = copy.deepcopy(before)
-    corrupted["zenith_state"]["norms"][1] = torch.nan
-    with pytest.raises(ValueError, match="`norms`"):
-        scheduler.load_state_dict(corrupted)
-    assert_same(scheduler.state_dict(), before)
-
-
-@bases
-def test_later_steps_leave_a_schedulers_state_dict_as_it_was(base: Callable[..., Any]) -> None:
-    optimizer, scheduler = scheduled(base)
-    run(optimizer, range(7))
-    document = scheduler.state_dict()
-    before = copy.deepcopy(document)
-    twin = scheduled(base)[1]
-    twin.load_state_dict(document)
-    run(optimizer, range(7, STEPS))
-    assert_same(document, before)
-    assert_same(twin.zenith_state._asdict(), before["zenith_state"])
-
-
 # --- torch.distributed.checkpoint, in one process -------------------------------------------------
+
 
 WAYS = {
     "nested": {},
@@ -651,6 +232,7 @@ def test_another_window_on_disk_is_refused_by_naming_both(
 
 # --- asking for a checkpoint changes nothing ------------------------------------------------------
 
+
 ZENITHS = {
     "plain": {},
     "momentum": {"momentum": 0.9},
@@ -739,6 +321,7 @@ def test_a_scheduler_resumes_from_a_distributed_checkpoint(
 
 
 # --- torch.distributed.checkpoint, between one process and FSDP2 on two ---------------------------
+
 
 MOMENTA = (0.0, 0.9)
 CUT = 7

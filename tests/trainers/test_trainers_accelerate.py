@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from _examples import RANK
 from _reference import ROUNDING
 from _trainers import CUT, Network, loader, plain_loop, zenith
 from accelerate import Accelerator
@@ -21,7 +22,7 @@ def launched(folder, *arguments):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     source = str(Path(package.__file__).parents[1])
     result = subprocess.run(
-        [*launch, str(SCRIPT), str(folder), *arguments],
+        [*launch, str(RANK), str(SCRIPT), str(folder), *arguments],
         env={
             **os.environ,
             "OMP_NUM_THREADS": "1",

@@ -8,7 +8,7 @@ from typing import Any
 
 import zenith
 
-CASES = json.loads((Path(__file__).parent / "golden" / "vectors.json").read_text())
+CASES = json.loads((Path(__file__).parents[1] / "golden" / "vectors.json").read_text())
 COLUMNS = ("count", "mean", "zenith", "scale", "skipped")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # imported later, by DDP, it would hold the process group for ever
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -17,12 +18,7 @@ from zenith.torch import Zenith
 STEPS, WINDOW = 14, 4
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--kill-rank-1-at-step", type=int, default=-1, dest="kill")
-    options = parser.parse_args()
-    dist.init_process_group("gloo")
+def train(options: argparse.Namespace) -> None:
     rank, restarts = dist.get_rank(), int(os.environ["TORCHELASTIC_RESTART_COUNT"])
 
     torch.manual_seed(0)
@@ -60,8 +56,12 @@ def main() -> None:
         "weights": [p.tolist() for p in model.parameters()],
     }
     (options.folder / f"rank{rank}.json").write_text(json.dumps(document))
-    dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--kill-rank-1-at-step", type=int, default=-1, dest="kill")
+    dist.init_process_group("gloo")
+    train(parser.parse_args())
+    dist.destroy_process_group()  # which no model holds any more: see examples/torch_ddp.py
