@@ -12,11 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "docs/getting-started/installation.md",
-    ROOT / "docs/getting-started/keras.md",
-]
+PAGES = [ROOT / "README.md", ROOT / "docs/getting-started/installation.md"]
 BLOCK = re.compile(r"(<!-- made by docs/make_tables.py: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 FRAMEWORKS = {
     "torch": "PyTorch",
@@ -33,19 +29,6 @@ def cost() -> str:
     from experiments.cost.overhead import short
 
     return short(json.loads((ROOT / "docs/overhead/overhead.json").read_text())) + "\n"
-
-
-def fit() -> str:
-    """What a step of Keras' fit costs, as it was measured."""
-    from experiments.cost.paired import ratios, spread
-
-    cases = json.loads((ROOT / "docs/overhead/overhead-keras.json").read_text())["milliseconds"]
-    vgg, small = (spread(ratios(case["Zenith"], case["SGD"]), 2) for case in cases.values())
-    return (
-        f"A step of `fit` with `Zenith` takes {vgg} times as long as one with "
-        f"`keras.optimizers.SGD` on VGG-19 for CIFAR (20 million\nparameters), and {small} times "
-        "on a convolutional network of 491,000 parameters.\n"
-    )
 
 
 def results() -> str:
@@ -95,7 +78,7 @@ def lowest() -> dict[str, str]:
     return dict(re.findall(r"([\w-]+)>=([\d.]+)", "\n".join(extras)))
 
 
-TABLES = {"cost": cost, "fit": fit, "versions": versions, "tested": tested}
+TABLES = {"results": results, "cost": cost, "versions": versions, "tested": tested}
 
 
 def filled(text: str) -> str:
