@@ -119,6 +119,11 @@ def test_pal_steps_to_the_minimum_of_its_parabola():
     assert_factor(lambda p: PAL(p, stretch=0.5), 0.25, steps=2)
 
 
+def test_pal_goes_as_far_as_it_probes_where_the_loss_there_is_not_finite():
+    x, _ = on_batches(PAL, [lambda x: torch.where(x < 2.95, torch.inf, x**2 / 2)], start=3.0)
+    assert x == pytest.approx(2.9)
+
+
 def test_lqa_takes_the_best_step_up_to_its_cap():
     assert_factor(LQA, 0.9)
     # START goes to 0 in four steps that move its largest entry by 1; so 4 is the rate, as in the
@@ -174,7 +179,7 @@ def test_gen_is_the_authors_method(lr, ahead):
 
 
 def test_gen_halves_its_rate_where_a_loss_is_not_finite():
-    batches = [lambda x: x**2 / 2] * 4 + [lambda x: x**2 / 2 + math.inf * (x > 2.2)]
+    batches = [lambda x: x**2 / 2] * 4 + [lambda x: torch.where(x > 2.2, torch.inf, x**2 / 2)]
     x, _ = on_batches(GeN, batches, start=3.0)
     fourth = 3 * 0.9**3  # 2.187, and 2.41 behind it
     assert x == pytest.approx(fourth * (1 - 0.05) ** 2)
@@ -407,6 +412,22 @@ def segment_of(name, **options):
         run.step(batch)
     run.finish_segment()
     return run
+
+
+class Noisy(Tiny):
+    """The same, with dropout."""
+
+    def network(self):
+        return torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(3, 1)).double()
+
+
+def test_every_pass_over_a_batch_drops_the_same():
+    run = Run(Noisy(), Question("pal"))
+    run.step(next(run.task.batches(0, 0)))
+    losses = [run.closure(backward).item() for backward in (True, False, False)]
+    assert len(set(losses)) == 1
+    run.steps += 1
+    assert run.closure().item() != losses[0]
 
 
 def test_averaged_dog_is_tested_at_its_average():
