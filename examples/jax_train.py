@@ -79,7 +79,7 @@ def flax_nnx(window: int) -> tuple[Callable[[Batch], Any], Callable[[jax.Array],
         images, labels = batch
         loss, grads = nnx.value_and_grad(lambda m: loss_of(m(images), labels))(model)
         optimizer.update(model, grads)
-        state = zenith_state(nnx.as_pure(optimizer.opt_state))
+        state = zenith_state(optimizer.opt_state)
         return {"loss": loss, **zenith.metrics(state)}
 
     return lambda batch: step(model, optimizer, batch), model

@@ -22,7 +22,7 @@ def fresh():
 def step(model, optimizer, x, y):
     grads = nnx.grad(lambda m: jnp.mean(jnp.square(m(x) - y)))(model)
     optimizer.update(model, grads)
-    return zenith_state(nnx.as_pure(optimizer.opt_state)).scale
+    return zenith_state(optimizer.opt_state).scale
 
 
 def train(model, optimizer, steps):
