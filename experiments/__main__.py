@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from experiments import cost, tasks
 from experiments.arguments import count, number, rate, share, size, window
@@ -28,6 +29,45 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+Option = tuple[str, Any, str, Any, str]  # name, type, metavar, default, help
+
+_DEMO: list[Option] = [
+    ("--data", str, "NAME", "digits", f"{' or '.join(tasks.NAMES)}; by default digits"),
+    (
+        "--data-dir",
+        Path,
+        "DIR",
+        None,
+        f"folder with {tasks.FASHION_MNIST_FILES}; by default {tasks.FASHION_MNIST_DIR}",
+    ),
+    ("--optimizers", str, "NAME,...", "zenith,sgd,sgd-cosine", "by default zenith,sgd,sgd-cosine"),
+    ("--seeds", size, "N", 3, "how many: 0, 1, ..., N - 1; by default 3"),
+    ("--out", Path, "DIR", Path("zenith-demo"), "by default zenith-demo"),
+]
+_RUN: list[Option] = [
+    ("--seed", count, "N", 0, "by default 0"),
+    ("--l2", number, "X", 0.0, "half of it times ||p||^2 in the loss"),
+    ("--hours", number, "X", None, "of training, at the most"),
+    ("--data", Path, "DIR", None, "the files of the task"),
+]
+_BOTH: list[Option] = [
+    ("--lr", rate, "X", None, "by default the optimizer's own, often 0.1"),
+    ("--window", window, "N", None, "of ZENITH, in steps; by default 500"),
+    ("--momentum", share, "X", None, "by default the optimizer's own, often 0"),
+    ("--epochs", size, "N", None, "by default the task's own"),
+    ("--batch-size", size, "N", None, "images; by default the task's own"),
+    ("--log-every", size, "N", None, "steps; by default 10, or in the demo 400 lines a run"),
+]
+
+
+def _add(parser: argparse.ArgumentParser, options: Sequence[Option]) -> None:
+    for name, kind, metavar, default, text in [*options, *_BOTH]:
+        parser.add_argument(name, type=kind, metavar=metavar, default=default, help=text)
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with what was cut, from its last evaluation"
+    )
+
+
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_demo)
     parser.description = (
@@ -35,84 +75,22 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
         "batches, and compare them: a table, records (JSON lines), a summary (JSON) and a picture "
         "(PNG). An earlier demo in the same folder is replaced."
     )
-    add = parser.add_argument
-    add(
-        "--data",
-        default="digits",
-        metavar="NAME",
-        help=f"{' or '.join(tasks.NAMES)}; by default digits",
-    )
-    add(
-        "--data-dir",
-        type=Path,
-        metavar="DIR",
-        help=f"folder with {tasks.FASHION_MNIST_FILES}; by default {tasks.FASHION_MNIST_DIR}",
-    )
-    add(
-        "--optimizers",
-        default="zenith,sgd,sgd-cosine",
-        metavar="NAME,...",
-        help="names that `list` prints; by default zenith,sgd,sgd-cosine",
-    )
-    add(
-        "--seeds",
-        type=size,
-        default=3,
-        metavar="N",
-        help="how many: 0, 1, ..., N - 1; by default 3",
-    )
-    add(
-        "--out",
-        type=Path,
-        default=Path("zenith-demo"),
-        metavar="DIR",
-        help="by default zenith-demo",
-    )
-    _add_length(parser, "400 lines a run")
+    _add(parser, _DEMO)
 
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_report)
-    parser.add_argument(
-        "folder",
-        type=Path,
-        nargs="?",
-        default=Path("zenith-demo"),
-        metavar="DIR",
-        help="by default zenith-demo",
-    )
-
-
-def _add_length(parser: argparse.ArgumentParser, log_every: str) -> None:
-    """Add the options that `demo` and `run` share."""
-    add = parser.add_argument
-    add("--lr", type=rate, metavar="X", help="by default the optimizer's own, often 0.1")
-    add("--window", type=window, metavar="N", help="of ZENITH, in steps; by default 500")
-    add("--momentum", type=share, metavar="X", help="by default the optimizer's own, often 0")
-    add("--epochs", type=size, metavar="N", help="by default the task's own")
-    add("--batch-size", type=size, metavar="N", help="images; by default the task's own")
-    add(
-        "--log-every",
-        type=size,
-        metavar="N",
-        help=f"steps between two lines; by default {log_every}",
-    )
-    add("--resume", action="store_true", help="go on with what was cut, from its last evaluation")
+    *_, out, text = _DEMO[-1]
+    parser.add_argument("folder", type=Path, nargs="?", default=out, metavar="DIR", help=text)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_one)
     parser.add_argument("task", metavar="TASK", help=" or ".join(tasks.NAMES))
     parser.add_argument("--optimizer", required=True, metavar="NAME")
-    parser.add_argument("--seed", type=count, default=0, metavar="N")
-    parser.add_argument(
-        "--l2", type=number, default=0.0, metavar="X", help="half of it times ||p||^2 in the loss"
-    )
-    parser.add_argument("--hours", type=number, metavar="X", help="of training, at the most")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the files of the task")
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
-    _add_length(parser, "10")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    _add(parser, _RUN)
 
 
 def run_demo(options: argparse.Namespace) -> int:
