@@ -90,6 +90,12 @@ def test_no_read_with_a_known_norm_with_an_lr_of_0_and_with_low_precision():
         assert optimizer.zenith_state.norms.dtype == torch.float32
 
 
+def test_the_state_is_made_with_the_first_parameter():
+    with FakeTensorMode():
+        weight = torch.nn.Parameter(torch.ones(3, device="cuda"))
+        assert {field.device.type for field in Zenith([weight]).zenith_state} == {"cuda"}
+
+
 def negative():
     return pytest.raises(ValueError, match=r"`grad_norm` must be >= 0, got -1\.0")
 
@@ -345,6 +351,22 @@ def test_a_phantom_step_and_a_dropped_step_change_no_field(as_on_a_device):
     # the fused kernel has unscaled the gradients in place, so this is the unscaled norm
     last = zenith.metrics(optimizer.zenith_state)["grad_norm"]
     assert last.item() == pytest.approx(norm, rel=1e-6)
+
+
+def test_zenith_lr_goes_on_where_its_model_moves_from_a_device_to_the_host():
+    """The means over two norms are 3, 2, 1.5 and 1.25."""
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    scheduler = ZenithLR(optimizer, window=2)
+    rates = []
+    for norm, on_host in ((4.0, False), (2.0, False), (2.0, False), (1.0, True), (1.5, True)):
+        weight.grad = torch.full_like(weight, norm)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_norm, "on_host", lambda tensor, value=on_host: value)
+            optimizer.step()
+        assert isinstance(scheduler.zenith_metrics()["mean"], float) == on_host
+        rates.append(scheduler.get_last_lr()[0])
+    assert rates == pytest.approx([0.5, 0.5, 0.5 * 2 / 3, 0.5 * 1.5 / 3, 0.5 * 1.25 / 3], rel=1e-6)
 
 
 def test_zenith_lr_agrees_and_writes_nothing_at_a_phantom_step(as_on_a_device):
