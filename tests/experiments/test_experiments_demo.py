@@ -177,7 +177,7 @@ MISTAKES = [
     (["demo", "--lr", "inf"], "`--lr` must be a finite number > 0, got 'inf'"),
     (["demo", "--momentum", "1"], "`--momentum` must be at least 0 and below 1, got '1'"),
     (["demo", "--optimizers", "zenith,adam"], "`optimizer` must be one of sgd, pal, "),
-    (["demo", "--optimizers", ""], "adamw-cosine, got ''"),
+    (["demo", "--optimizers", ""], ", got ''"),
     (["demo", "--optimizers", "sgd, sgd"], "`--optimizers` must name each one once, got sgd,sgd"),
     (["demo", "--optimizers", "dowg", "--lr", "1"], "`--lr` is no option of dowg, which takes no"),
     (["demo", "--data", "cifar"], "`task` must be one of digits, fashion-mnist, got 'cifar'"),
