@@ -1,6 +1,8 @@
 """Every block of Python in the documentation runs, and so does every change in the README."""
 
 import csv
+import importlib
+import json
 import re
 import runpy
 import subprocess
@@ -16,9 +18,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LINK = re.compile(r"(!?)\[[^\]]*\]\(([^)]*)\)")
 BLOCK = re.compile(r"^( *)```python\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
-
-
 DIFF = re.compile(r"```diff\n(.*?)```", re.DOTALL)
+sys.path.append(str(ROOT))  # behind the wheel, for the experiments, which no wheel has
+COSTS = sorted((ROOT / "docs" / "overhead").glob("*.json"))
 
 
 def blocks(page):
@@ -111,6 +113,23 @@ def test_no_table_is_typed():
     assert {name for _, name, _ in tables["BLOCK"].findall(found)} == {*tables["TABLES"]}
     for page in tables["PAGES"]:
         assert tables["filled"](page.read_text()) == page.read_text()
+
+
+@pytest.mark.parametrize("figures", COSTS, ids=lambda path: path.stem)
+def test_a_table_of_cost_is_what_its_figures_come_to(figures):
+    measurement = importlib.import_module(f"experiments.cost.{figures.stem}")
+    table = measurement.table(json.loads(figures.read_text()))
+    assert figures.with_suffix(".md").read_text() == table + "\n"
+
+
+@pytest.mark.parametrize("task", ["digits", "fashion-mnist"])
+def test_a_summary_is_what_its_records_come_to(task):
+    from experiments.records import paths, read
+    from experiments.report.summary import grouped, summarise
+
+    folder = ROOT / "docs" / task
+    runs = grouped({path: read(path) for path in paths(folder)})
+    assert json.loads((folder / "summary.json").read_text()) == summarise(runs)
 
 
 def test_every_example_is_listed():
