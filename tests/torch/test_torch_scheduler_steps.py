@@ -114,6 +114,36 @@ def test_an_argument_of_step_that_is_no_closure_is_handed_on():
     assert zenith_lr.zenith_state.count == 1
 
 
+class Repeating(torch.optim.SGD):
+    """Calls its closure so many times, and steps by the last gradient."""
+
+    @torch.no_grad()
+    def step(self, closure, times):
+        for _ in range(times):
+            closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.sub_(p.grad, alpha=group["lr"])
+
+
+def test_a_closure_that_is_called_again_is_measured_the_first_time():
+    """The norms are 4 and 1; the steps are made by gradients of 8 and 2, at 0.1 and 0.1 / 4."""
+    optimizer, weight = sgd(kind=Repeating)
+    zenith_lr = ZenithLR(optimizer, window=1)
+    at = []
+    for gradients in ([4.0, 8.0], [1.0, 2.0]):
+        left = list(gradients)
+
+        def closure(left=left):
+            assert optimizer.param_groups[0]["lr"] == 0.1
+            weight.grad = torch.full_like(weight, left.pop(0))
+
+        optimizer.step(closure, 2)
+        at.append(weight.item())
+    assert at == pytest.approx([-0.8, -0.8 - 0.05], rel=1e-12)
+    assert zenith_lr.zenith_state.count == 2
+
+
 class Lookahead(torch.optim.Optimizer):
     """A wrapper that shares the groups, and whose own step runs no hooks."""
 
