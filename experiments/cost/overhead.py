@@ -59,8 +59,10 @@ def observed(run: Timed, iterations: int = 4) -> dict[str, Any]:
         for _ in range(iterations):
             run.step(run.batch)
     params = list(run.model.parameters())
+    averaged = run.averager.averaged_model.parameters() if run.averager else []
+    kept = state_bytes(run.optimizer, params) + sum(p.nbytes for p in averaged)
     return {
-        "memory": state_bytes(run.optimizer, params) / sum(p.nbytes for p in params),
+        "memory": kept / sum(p.nbytes for p in params),
         "forwards": len(run.inside) / iterations,
         "reads": reads.count / iterations,
     }
