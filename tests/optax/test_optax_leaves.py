@@ -103,6 +103,15 @@ def test_the_state_is_as_wide_as_the_widest_leaf_that_has_a_dtype(params, dtype)
         assert scale_by_zenith(2).init(params).norms.dtype == dtype
 
 
+def test_an_update_that_is_wider_than_the_state_loses_no_bit():
+    with enable_x64(True):
+        optimizer = scale_by_zenith(2)
+        state = optimizer.init(jnp.zeros(1, "float32"))
+        updates, state = optimizer.update(jnp.array([1 / 3], "float64"), state)
+        assert state.norms.dtype == jnp.float32
+        assert updates.tolist() == [1 / 3]
+
+
 # --- a parameter of -0
 
 

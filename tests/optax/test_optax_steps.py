@@ -100,6 +100,17 @@ def test_it_is_sgd_while_the_window_fills(kwargs, rate):
     assert_same(run(with_zenith(theirs))[0], run(theirs)[0])
 
 
+def test_by_default_it_is_plain_sgd_at_a_tenth():
+    optimizer = sgd_under_zenith()
+    state = optimizer.init(jnp.zeros(1))
+    for _ in range(2):
+        updates, state = optimizer.update(jnp.ones(1), state)
+        np.testing.assert_allclose(updates, [-0.1], rtol=1e-6)
+    assert zenith_state(state).norms.shape == (500,)
+    assert scale_by_zenith().init(jnp.zeros(1)).norms.shape == (500,)
+    assert with_zenith(optax.sgd(0.1)).init(jnp.zeros(1)).zenith.norms.shape == (500,)
+
+
 def numpy_run(momentum, into_momentum):
     """SGD in float64 by Algorithm 1: the rate after the momentum, or the scale in it."""
     own = {k: np.asarray(v, "float64") for k, v in params().items() if v is not None}
@@ -503,7 +514,7 @@ def test_the_state_is_found_under_any_nesting_and_put_back():
 
 def test_none_or_several_states_are_refused_by_their_paths():
     state = scale_by_zenith(2).init(params())
-    with pytest.raises(ValueError, match="must hold one ZenithState, got none"):
+    with pytest.raises(ValueError, match=r"must hold one ZenithState, got none$"):
         zenith_state((optax.EmptyState(), {"a": jnp.ones(2)}))
     with pytest.raises(ValueError, match=r"got 2, at \['x'\], \['y'\]\[0\]"):
         zenith_state({"x": state, "y": (state,)})

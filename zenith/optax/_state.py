@@ -116,7 +116,7 @@ def _only(opt_state: optax.OptState) -> tuple[Any, ZenithState]:
     leaves = jax.tree_util.tree_leaves_with_path(opt_state, is_leaf=_is_zenith_state)
     found = [(path, leaf) for path, leaf in leaves if _is_zenith_state(leaf)]
     if len(found) != 1:
-        paths = ", ".join(jax.tree_util.keystr(path) or "the root" for path, _ in found)
+        paths = ", ".join(jax.tree_util.keystr(path) for path, _ in found)
         raise ValueError(
             "the optimizer's state must hold one ZenithState, "
             + (f"got {len(found)}, at {paths}" if found else "got none")

@@ -121,6 +121,20 @@ def test_what_is_not_finite_or_nothing_is_not_recorded():
     assert plain(idle.zenith_state)["count"] == 1
 
 
+def test_its_defaults_and_a_rate_of_0():
+    schedule = ZenithSchedule()
+    assert float(schedule(0)) == np.float32(0.1)
+    assert plain(schedule.zenith_state)["norms"].shape == (500,)
+    assert not any(variable.trainable for variable in schedule.variables)
+    assert float(ZenithSchedule(0)(0)) == 0
+    assert plain(Zenith().zenith_state)["norms"].shape == (500,)
+    assert float(Zenith().learning_rate) == np.float32(0.1)
+    wrapper = ZenithWrapper(keras.optimizers.Adam())
+    assert plain(wrapper.zenith_state)["norms"].shape == (500,)
+    for optimizer in (Zenith(), wrapper):
+        assert optimizer.nonfinite == "skip"
+
+
 def test_wrong_calls_are_refused():
     schedule = ZenithSchedule(LR, 2)
     for kwargs in ({}, {"grads": tensors(gradients(0)), "grad_norm": 1.0}):
