@@ -27,7 +27,7 @@ def started(*arguments):
 
 
 def document(process):
-    out, errors = process.communicate(timeout=240)
+    out, errors = process.communicate(timeout=1800)  # a worker whose fellow died waits for ever
     assert process.returncode == 0, errors[-3000:]
     return json.loads(out.splitlines()[-1])
 
@@ -41,6 +41,7 @@ def workers():
     finally:
         for process in processes:
             process.kill()
+            process.communicate()
 
 
 def test_two_workers_have_the_scale_of_one_process(workers):
