@@ -313,6 +313,32 @@ def test_propagate_without_a_read_makes_sgds_step(as_on_a_device):
     assert params[0][0, 0].isnan()
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_sparse_gradients_step_as_on_the_host(as_on_a_device, form):
+    """Gradients of norm 2 and 1 in one row, whose index is there twice: 0.5 * 2 and 0.25 * 1."""
+    weight = torch.nn.Parameter(torch.zeros(3, 1))
+    optimizer = Zenith([weight], lr=0.5, window=1, **FORMS[form])
+    for size in (2.0, 1.0):
+        values = torch.tensor([[size / 2], [size / 2]])
+        indices = torch.tensor([[1, 1]])
+        weight.grad = torch.sparse_coo_tensor(indices, values, (3, 1), check_invariants=True)
+        optimizer.step()
+    assert weight.flatten().tolist() == [0.0, -1.25, 0.0]
+
+
+@pytest.mark.parametrize("options", [{"fused": True}, {"max_grad_norm": 2.5}])
+def test_of_several_gradients_one_may_be_negated_lazily(options):
+    """Of norm 5; where they are clipped to 2.5, by half."""
+    params = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    params[0].grad = torch.tensor([3.0])
+    params[1].grad = torch.tensor([-4j]).conj().imag
+    assert [p.grad.is_neg() for p in params] == [False, True]
+    optimizer = Zenith(params, lr=0.5, window=1, **options)
+    optimizer.step()
+    factor = 0.5 if "fused" in options else 0.25
+    assert [p.item() for p in params] == pytest.approx([-3 * factor, -4 * factor], rel=1e-6)
+
+
 def test_the_scale_is_not_rounded_to_the_precision_of_bfloat16_parameters(as_on_a_device):
     """4.99 / 7 has 8 bits too few in bfloat16: 358 times it would come out 0.1 % off."""
     weight = torch.nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))

@@ -70,6 +70,23 @@ def test_once_for_each_step(optimizer):
     assert "step" not in vars(optimizer)
 
 
+class Outer(Inner):
+    """And a third level."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_once_where_three_classes_have_a_step(optimizer):
+    log = []
+    outer = Outer(optimizer.param_groups[0]["params"], lr=0.1)
+    outer.register_step_post_hook(lambda *_: log.append("torch"))
+    listen(outer, log)
+    for _ in range(2):
+        outer.step()
+    assert log == ["before", "torch", "torch", "after", "torch"] * 2
+
+
 @pytest.mark.parametrize("fail", ["before", "after"])
 def test_a_step_that_raises_is_told_and_the_next_is_an_outermost_one(optimizer, fail):
     log = []

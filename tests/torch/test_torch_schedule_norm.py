@@ -61,6 +61,14 @@ def test_grad_norm_is_recorded_as_given(known):
     assert optimizer.zenith_state.norms.tolist() == [5.0]
 
 
+def test_a_known_norm_is_not_rounded_below_the_dtype_of_the_state():
+    weight = scalar(dtype=torch.float64)
+    optimizer = Zenith([weight], window=1)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step(grad_norm=0.1)
+    assert optimizer.zenith_state.norms.tolist() == [0.1]
+
+
 @pytest.mark.parametrize(
     ("known", "message"),
     [
@@ -157,6 +165,16 @@ def test_decay_in_norm_of_low_precision_and_sparse_gradients(kind):
         optimizer.step()
         norm = optimizer.zenith_state.mean
     assert norm.item() == pytest.approx(math.sqrt(24), rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "decay"), [(torch.bfloat16, 2**-9), (torch.float64, 2**-40)])
+def test_decay_in_norm_is_not_rounded_to_the_dtype_of_the_gradient_or_below(dtype, decay):
+    """1 + decay * 1, which neither bfloat16 nor float32 holds."""
+    weight = torch.nn.Parameter(torch.ones(1, dtype=dtype))
+    optimizer = Zenith([weight], window=1, weight_decay=decay, decay_in_norm=True)
+    weight.grad = torch.ones_like(weight)
+    optimizer.step()
+    assert optimizer.zenith_state.norms.tolist() == [1 + decay]
 
 
 def test_decay_in_norm_under_a_fused_grad_scaler():

@@ -5,6 +5,7 @@ import gc
 import json
 import logging
 import struct
+import threading
 
 import numpy as np
 import pytest
@@ -294,6 +295,16 @@ def test_tensorboard_in_a_folder(tmp_path):
         to_tensorboard(3)
 
 
+def test_the_files_in_a_folder_are_closed_with_the_sink(tmp_path):
+    before = threading.active_count()
+    sink = to_tensorboard(tmp_path / "runs")
+    sink(1, {"scale": 1.0})
+    assert threading.active_count() == before + 1  # that of the writer
+    del sink
+    gc.collect()
+    assert threading.active_count() == before
+
+
 def test_tensorboard_of_flax():
     seen = []
 
@@ -349,6 +360,23 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
         (2, 0.75),
         (3, 0.25),
     ]
+
+
+def test_weights_and_biases_have_an_axis_of_their_own():
+    class Run:
+        def __init__(self):
+            self.axes, self.rows = [], []
+
+        def define_metric(self, name, **options):
+            self.axes.append((name, options))
+
+        def log(self, row):
+            self.rows.append(row)
+
+    run = Run()
+    to_wandb(run, prefix="own/")(7, {"scale": 0.5})
+    assert run.axes == [("own/step", {"hidden": True}), ("own/*", {"step_metric": "own/step"})]
+    assert run.rows == [{"own/step": 7, "own/scale": 0.5}]
 
 
 def test_logging(caplog):

@@ -161,6 +161,9 @@ def test_a_file_of_another_optimizer_is_left_alone(layers, tmp_path):
     with pytest.warns(UserWarning, match="the saved optimizer has no schedule of ZENITH"):
         network.load_weights(path)
     assert_same(arrays(network.optimizer.variables), before)
+    with pytest.warns(UserWarning, match="no schedule of ZENITH") as caught:
+        network.optimizer.load_own_variables({})
+    assert caught[0].filename == __file__
 
 
 def test_an_optimizer_that_waits_to_be_built_can_be_pickled_again():
