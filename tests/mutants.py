@@ -5,7 +5,9 @@
 
 Changes one expression or statement of a file at a time, in a copy of all, runs the file's own tests
 and doctests there, and prints the changes that they let live. Some are equivalent: nothing that
-could be seen is another. The others ask for a test, or for less code.
+could be seen is another. Some only a wider set of tests notices: those that `--slowest` leaves out,
+of several processes, or of another backend of Keras (KERAS_BACKEND). The others ask for a test, or
+for less code.
 """
 
 import argparse
