@@ -112,7 +112,7 @@ def test_metrics_are_those_of_the_last_step():
 def test_a_tensor_lr_is_the_same_object_with_the_same_value_between_steps(shape):
     weight = scalar()
     lr = torch.full(shape, 0.5)
-    optimizer = torch.optim.SGD([weight], lr=lr, fused=True)  # other forms of 2.6 take no vector
+    optimizer = torch.optim.SGD([weight], lr=lr)
     scheduler = ZenithLR(optimizer, window=1)
     inside = []
     optimizer.register_step_pre_hook(lambda o, *_: inside.append(o.param_groups[0]["lr"].item()))

@@ -23,6 +23,7 @@ STEPS = 6
 FORMS = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
 SHAPES = [(4, 3), (3,), (2, 3, 5), (), (1, 7)]
 INPUTS = {case.desc: case.kwargs for case in optim_inputs_func_sgd("cpu")} | {
+    "tensor lr of one element in a vector": {"lr": torch.tensor([0.01])},
     "maximize with momentum": {"lr": 0.1, "maximize": True, "momentum": 0.9, "nesterov": True},
     "lr 0": {"lr": 0.0},
 }
@@ -80,14 +81,6 @@ def test_every_argument_of_sgd_in_every_form(case, form):
     (zenith, ours), (sgd, theirs) = pair(**INPUTS[case], **FORMS[form])
     run_both(zenith, ours, sgd, theirs)
     assert zenith.zenith_state.count == STEPS
-
-
-@pytest.mark.parametrize("form", FORMS)
-def test_a_tensor_lr_of_one_element_in_a_vector(form):
-    """SGD of torch 2.6 refuses it in two of its forms: there it is what a 0-dim one is."""
-    _, (sgd, theirs) = pair(lr=torch.tensor(0.01), **FORMS[form])
-    (zenith, ours), _ = pair(lr=torch.tensor([0.01]), **FORMS[form])
-    run_both(zenith, ours, sgd, theirs)
 
 
 @pytest.mark.parametrize(
@@ -386,6 +379,8 @@ def test_an_option_of_the_whole_optimizer_is_none_of_a_group(name, value):
         ({"lr": "1e-3"}, "`lr` must be a number, got '1e-3'"),
         ({"lr": -1.0}, "Invalid learning rate: -1.0; `lr` must be >= 0"),
         ({"momentum": "0.9"}, "`momentum` must be a number, got '0.9'"),
+        ({"momentum": -0.5}, "Invalid momentum value: -0.5; `momentum` must be >= 0"),
+        ({"weight_decay": -0.5}, "Invalid weight_decay value: -0.5; `weight_decay` must be >= 0"),
         ({"decay_in_norm": "no"}, "`decay_in_norm` must be True or False, got 'no'"),
     ],
 )

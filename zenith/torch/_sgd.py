@@ -40,12 +40,8 @@ def descend(
         grad_scale: the factor that a `GradScaler` has put on the gradients of a fused step.
     """
     if not isinstance(scale, Tensor):
-        rate = batch.group["lr"] * scale
-        rate = rate.squeeze() if isinstance(rate, Tensor) else rate
-        if not getattr(rate, "requires_grad", False):
-            _sgd(batch, rate, grad_scale)
-            return
-        scale = rate.new_tensor(scale)  # SGD of torch 2.6 refuses a rate that has a gradient
+        _sgd(batch, batch.group["lr"] * scale, grad_scale)
+        return
     # torch.compile breaks its graph at torch's fused kernel, and fuses the other form by itself.
     fused = batch.group["fused"] and not torch.compiler.is_compiling()
     step = _fused_on_device if fused else _on_device
