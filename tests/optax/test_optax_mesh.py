@@ -28,7 +28,7 @@ def started(*arguments, devices):
 
 
 def document(process):
-    out, errors = process.communicate(timeout=180)
+    out, errors = process.communicate(timeout=1800)
     assert process.returncode == 0, errors[-3000:]
     return json.loads(out.splitlines()[-1])
 
