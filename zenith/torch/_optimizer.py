@@ -199,13 +199,13 @@ class Zenith(Saved):
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
         norms, raw_norms = self._measure(batches, grad_norm)
-        if norms[0].dtype is torch.float64:  # the model has become float64 since
+        if norms[0].dtype is torch.float64 is not self._dtype:  # the model has become float64
             self._dtype = torch.float64
         norm = norm_or_number(norms)
         raw_norm = norm if raw_norms is norms else norm_or_number(raw_norms)
         before, rates = self._present(norm), [batch.group["lr"] for batch in batches]
         state, ignored = observe(self, before, norm, raw_norm, rates, self._dtype)
-        self._state = state
+        self._put(state)
         scale, keep = state.scale, self._keep(state.skipped == before.skipped)
         if not isinstance(norm, Tensor) or sparse_kernels_wait(batches):
             scale, keep = float(scale), bool(keep)

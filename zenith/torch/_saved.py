@@ -130,6 +130,10 @@ class Saved(SGD):
 
     @_state.setter
     def _state(self, state: ZenithState) -> None:
+        self._put(state)
+
+    def _put(self, state: ZenithState) -> None:
+        """Set the state without setting an attribute, which torch 2.11 refuses to compile."""
         holder = holder_in(self.param_groups) or next(iter(self.param_groups), self._holder)
         if holder is not self._holder:  # a compiled step loses an attribute that it sets anew
             self._holder = holder
