@@ -20,6 +20,7 @@ A number that is not finite is null.
 import json
 import math
 import os
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -107,6 +108,10 @@ class Journal:
             self._file.write(_line(record))
         return record
 
+    def size(self) -> int:
+        """Return how many bytes there are before it is opened."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
     def mark(self) -> int:
         """Return the offset of what is safely on disk: all that was written."""
         with explained(f"{self.path}: cannot be written"):
@@ -175,7 +180,7 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
     try:
         return (gzip.decompress(content) if path.suffix == ".gz" else content).decode()
-    except (OSError, EOFError):
+    except (OSError, EOFError, zlib.error):
         raise UserError(f"{path}: not a sound gzip file") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text in UTF-8") from None

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -100,14 +101,26 @@ class _Lane:
         return read(path).outcome is not None
 
     def open(self, resume: bool) -> None:
-        """Begin, or go on where the checkpoint left it."""
-        offset = None
+        """Begin, or go on where the checkpoint left it; without its records it is of no use."""
+        state: dict[str, Any] = {"offset": 0}
         if resume and self.checkpoint.exists():
-            with explained(f"{self.checkpoint}: cannot be read"):
-                state = torch.load(self.checkpoint, weights_only=True)
+            state = self._saved()
+        if state["offset"] and state["offset"] <= self.journal.size():
             self.run.load_state_dict(state["run"])
-            offset = state["offset"]
-        self.journal.begin(offset)
+            self.journal.begin(state["offset"])
+        else:
+            self.checkpoint.unlink(missing_ok=True)
+            self.journal.begin(None)
+
+    def _saved(self) -> dict[str, Any]:
+        with explained(f"{self.checkpoint}: cannot be read"):
+            try:
+                state: dict[str, Any] = torch.load(self.checkpoint, weights_only=True)
+            except (EOFError, RuntimeError, UnpicklingError):
+                raise UserError(
+                    f"{self.checkpoint}: not a sound checkpoint; remove it to begin anew"
+                ) from None
+        return state
 
     def save(self) -> None:
         """Write a checkpoint, whole or not at all."""

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import _reference
+
 SCRIPT = """
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
@@ -97,7 +99,7 @@ print("done")
 
 def test_8_devices_have_the_scale_of_one():
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = os.path.dirname(os.path.abspath(_reference.__file__))
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
     result = subprocess.run(
         [sys.executable, "-c", SCRIPT],
