@@ -183,6 +183,24 @@ def test_records_are_read_gzipped_and_without_what_a_kill_has_cut_off(tmp_path, 
     assert found.outcome is None
 
 
+def test_a_checkpoint_without_its_records_or_in_pieces(tmp_path, digits):
+    question = Question("sgd", log_every=20)
+    path = tmp_path / question.path("digits")
+    checkpoint = path.with_suffix(".pt")
+    for record in train(digits, [Run(digits, question)], tmp_path):
+        if record[1]["kind"] == "step" and checkpoint.exists():
+            break  # in the second segment
+    saved = checkpoint.read_bytes()
+    checkpoint.write_bytes(saved[:1000])
+    with pytest.raises(UserError, match="not a sound checkpoint; remove it to begin anew"):
+        list(train(digits, [Run(digits, question)], tmp_path, resume=True))
+    path.unlink()
+    checkpoint.write_bytes(saved)
+    list(train(digits, [Run(digits, question)], tmp_path, resume=True))
+    list(train(digits, [Run(digits, question)], tmp_path / "whole"))
+    assert timeless(path) == timeless(tmp_path / "whole" / question.path("digits"))
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     path = tmp_path / "seed-0.jsonl"
     path.symlink_to("/dev/full")
