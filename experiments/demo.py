@@ -56,7 +56,7 @@ def _questions(options: Namespace, steps: int) -> list[Question]:
         raise UserError(f"`--optimizers` must name each one once, got {','.join(names)}")
     log_every = options.log_every or math.ceil(steps / LINES_PER_RUN)
     chosen = {name: _chosen(name, options) for name in names}
-    window = options.window or recipe("zenith", {}).takes()["window"]
+    window = options.window or recipe("zenith", {}).options["window"]
     if window > steps and "zenith" in names:
         say(
             f"warning: `--window` {window} is longer than the run of {steps} steps, so ZENITH will "
@@ -67,7 +67,7 @@ def _questions(options: Namespace, steps: int) -> list[Question]:
 
 def _chosen(name: str, options: Namespace) -> dict[str, float]:
     """The options that an optimizer was given; the window is of those alone that have one."""
-    names = ["lr", "momentum", *(["window"] if "window" in recipe(name, {}).takes() else [])]
+    names = ["lr", "momentum", *(["window"] if "window" in recipe(name, {}).options else [])]
     given = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
     return recipe(name, given).chosen(given)
 

@@ -37,7 +37,7 @@ def _part(title: str, rows: Mapping[str, str]) -> str:
 
 
 def _options(recipe: Recipe) -> str:
-    return " ".join(f"--{name} {value:g}" for name, value in recipe.takes().items())
+    return " ".join(f"--{name} {value:g}" for name, value in recipe.options.items())
 
 
 def _lacking(recipe: Recipe, packages: Mapping[str, str]) -> str:

@@ -30,8 +30,8 @@ def recipe(name: str, options: Mapping[str, Any]) -> Recipe:
     if name not in OPTIMIZERS:
         raise UserError(f"`optimizer` must be one of {', '.join(OPTIMIZERS)}, got {name!r}")
     found = OPTIMIZERS[name]
-    if wrong := sorted(set(options) - set(found.takes())):
-        taken = ", ".join(f"--{option}" for option in sorted(found.takes())) or "no option"
+    if wrong := sorted(set(options) - set(found.options)):
+        taken = ", ".join(f"--{option}" for option in sorted(found.options)) or "no option"
         raise UserError(f"`--{wrong[0]}` is no option of {name}, which takes {taken}")
     return found
 

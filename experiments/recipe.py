@@ -85,10 +85,6 @@ class Recipe(NamedTuple):
         """The module that `build` imports."""
         return self.build.partition(":")[0] if isinstance(self.build, str) else None
 
-    def takes(self) -> Mapping[str, float]:
-        """The options and their defaults."""
-        return self.options
-
     def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that are not as by default."""
         asked = {**self.options, **options}
@@ -100,7 +96,7 @@ class Recipe(NamedTuple):
         Args:
             params: the parameters.
             setting: of the run.
-            options: of `takes`.
+            options: of those that it takes.
         """
         build = _imported(self.build)
         if self.needs:

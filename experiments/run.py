@@ -4,7 +4,6 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from experiments.errors import UserError
 from experiments.optimizers import Recipe, Setting, recipe
 from experiments.records import Record
 from experiments.tasks import Task
+from zenith.cli import own_version
 
 __all__ = ["Question", "Run"]
 
@@ -260,13 +260,9 @@ def _moved(batch: Any, device: torch.device) -> Any:
 
 def _made(device: torch.device) -> Record:
     """With what a run was made: the versions and the machine."""
-    try:
-        own = version("zenith-optim")
-    except PackageNotFoundError:
-        own = "unknown"
     named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     return {
-        "zenith-optim": own,
+        "zenith-optim": own_version(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "device": named,

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from zenith import checkpoints, core, readers, replay
 
-__all__ = ["Parser", "UserError", "explained", "guarded", "main", "write"]
+__all__ = ["Parser", "UserError", "explained", "guarded", "main", "own_version", "write"]
 
 _PACKAGES = {
     "h5py": "h5py",
@@ -108,7 +108,7 @@ class Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     about = "ZENITH: SGD that sets its own learning rate from the history of the gradient norm."
     parser = Parser("zenith", description=about, allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"zenith-optim {_version()}")
+    parser.add_argument("--version", action="version", version=f"zenith-optim {own_version()}")
     commands = parser.add_subparsers(title="commands", required=True)
     _add(commands, "replay", _replay, "Tell what rates ZENITH would have set, from logged norms.")
     state = commands.add_parser("state", help="The schedule's state in a checkpoint.")
@@ -275,7 +275,8 @@ def _reason(error: OSError) -> str:
     return error.strerror or str(error)
 
 
-def _version() -> str:
+def own_version() -> str:
+    """Return the version of this package, or `unknown` where it is not installed."""
     try:
         return version("zenith-optim")
     except PackageNotFoundError:

@@ -81,7 +81,7 @@ class Timed(Run):
     """
 
     def __init__(self, task: Constant, name: str, by: Recipe, device: str = "cpu") -> None:
-        options = {"lr": 1e-4} if "lr" in by.takes() else {}
+        options = {"lr": 1e-4} if "lr" in by.options else {}
         question = Question(name, options=options, log_every=task.steps)
         super().__init__(task, question, device, by)
         if hasattr(self.optimizer, "zenith_state"):

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from experiments.errors import UserError
+from experiments.tasks.sources import FASHION_MNIST_DIR, FASHION_MNIST_FILES
 
 if TYPE_CHECKING:  # so that a command of another framework does without torch
     from torch import Tensor, nn
@@ -12,11 +13,6 @@ if TYPE_CHECKING:  # so that a command of another framework does without torch
 __all__ = ["FASHION_MNIST_DIR", "FASHION_MNIST_FILES", "NAMES", "Task", "load"]
 
 NAMES = ("digits", "fashion-mnist")
-FASHION_MNIST_DIR = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
-FASHION_MNIST_FILES = (
-    "the four .gz files of Fashion-MNIST, which Debian's package dataset-fashion-mnist brings, and "
-    "github.com/zalandoresearch/fashion-mnist"
-)
 
 
 class Task(Protocol):

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.errors import UserError
-from experiments.tasks import FASHION_MNIST_DIR, FASHION_MNIST_FILES
 from experiments.tasks.idx import read_idx
+from experiments.tasks.sources import FASHION_MNIST_DIR, FASHION_MNIST_FILES
 
 __all__ = ["Data", "digits", "fashion_mnist"]
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from _commands import assert_one_line
 
 import zenith
 from zenith import cli, readers
@@ -41,13 +42,6 @@ MISTAKES = [
     (["state"], "the following arguments are required: {show,convert}"),
     (["state", "show", "none"], "none: cannot be read (No such file or directory)"),
 ]
-
-
-def assert_one_line(stderr, complaint):
-    assert stderr.startswith("zenith: error: ")
-    assert stderr.count("\n") == 1
-    assert stderr.endswith("\n")
-    assert complaint in stderr
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), MISTAKES)

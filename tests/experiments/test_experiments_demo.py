@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
+import _commands
 import pytest
 from _demo import NAMES, command, environment, write_fashion
 
@@ -203,11 +205,7 @@ MISTAKES = [
 ]
 
 
-def assert_one_line(stderr, complaint):
-    assert stderr.startswith("experiments: error: ")
-    assert stderr.count("\n") == 1
-    assert stderr.endswith("\n")
-    assert complaint in stderr
+assert_one_line = partial(_commands.assert_one_line, program="experiments")
 
 
 @pytest.mark.parametrize(("arguments", "complaint"), MISTAKES)

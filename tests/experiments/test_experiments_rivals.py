@@ -326,7 +326,7 @@ def test_the_blocks_are_rows_of_the_registry():
     assert plain == list(dict.fromkeys(plain))
     assert {name for name, found in OPTIMIZERS.items() if found.paper} <= set(plain)
     assert {name for rows in BLOCKS.values() for name, _ in rows} == set(OPTIMIZERS)
-    momentum = [OPTIMIZERS[name].takes().get("momentum", 0.0) for name in plain]
+    momentum = [OPTIMIZERS[name].options.get("momentum", 0.0) for name in plain]
     assert set(momentum) == {0.0}
 
 

@@ -214,7 +214,7 @@ STATEFUL += ["sgd-cosine", "sgd-plateau"]
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_records(name, tmp_path, digits):
-    momentum = {"momentum": 0.9} if "momentum" in OPTIMIZERS[name].takes() else {}
+    momentum = {"momentum": 0.9} if "momentum" in OPTIMIZERS[name].options else {}
     question = Question(name, options=momentum, log_every=7)
     list(train(digits, [Run(digits, question)], tmp_path / "whole"))
     cut = iter(range(digits.steps + 3))  # in the second segment
