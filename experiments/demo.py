@@ -17,11 +17,12 @@ from experiments.run import Question, Run
 from experiments.tasks import Task
 from experiments.terminal import interruptible, progress, say
 from experiments.train import train
+from zenith.cli import write
 
 __all__ = ["run"]
 
 LINES_PER_RUN = 400  # `step` records of a run, unless `--log-every` says otherwise
-MARK = ".demo"  # the file that tells a folder of the demo's
+MARK = ".demo"  # the file that tells which runs in a folder are the demo's
 DONE, INTERRUPTED = 0, 130
 
 
@@ -29,11 +30,11 @@ def run(options: Namespace) -> int:
     """Train as the options say, and report; return the exit code, 130 after Ctrl-C.
 
     The runs are written into a folder of their own, which takes the place of an earlier demo's
-    once the training has ended with something to show.
+    once the training has ended; a demo that is interrupted leaves an earlier one as it is.
     """
     task = tasks.load(options.data, options.data_dir, options.epochs, options.batch_size)
     questions = _questions(options, task.steps * task.segments)
-    _claim(options.out)
+    _claim(options.out, task.name, questions)
     folder = _folder(options.out, task.name, options.resume)
     with interruptible() as stopped:
         _train(task, questions, options, folder, stopped)
@@ -42,6 +43,9 @@ def run(options: Namespace) -> int:
         say("interrupted before the first epoch was finished; kept nothing")
         return INTERRUPTED
     if folder != options.out:
+        if stopped() and (options.out / task.name).exists():
+            say(f"interrupted; the earlier demo is still in {options.out}, --resume goes on")
+            return INTERRUPTED
         _replace(folder, options.out, task.name)
     report(options.out / task.name)
     if stopped():
@@ -72,13 +76,22 @@ def _chosen(name: str, options: Namespace) -> dict[str, float]:
     return recipe(name, given).chosen(given)
 
 
-def _claim(out: Path) -> None:
-    """Make sure that the folder is there, and is empty or a demo's."""
+def _claim(out: Path, task: str, questions: Sequence[Question]) -> None:
+    """Make sure that the folder is there, and that what is to be replaced is a demo's.
+
+    The mark names the folders of runs that a demo has made.
+    """
+    mark = out / MARK
     with explained(f"`--out` must be a folder to write to, got {out}"):
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not (out / MARK).exists():
+        if any(out.iterdir()) and not mark.exists():
             raise UserError(f"`--out` must be empty or hold an earlier demo, got {out}")
-        (out / MARK).write_text("`python -m experiments demo` replaces its results in here.\n")
+        own = set(mark.read_text().splitlines()) if mark.exists() else set()
+        there = {str(p.relative_to(out)) for p in (out / task).glob("*/")}
+        if foreign := sorted(there - own):
+            raise UserError(f"{out / foreign[0]}: no demo made this, so it is not replaced")
+        made = {str(question.path(task).parent) for question in questions}
+        write(mark, "".join(f"{name}\n" for name in sorted(own | made)).encode())
 
 
 def _folder(out: Path, task: str, resume: bool) -> Path:

@@ -3,8 +3,8 @@
 The first line, of `kind` "run", is the whole question: `format` (the version of this layout),
 `task`, `optimizer`, `seed`, `options` (of the optimizer), what the task says of its data and length
 (`steps` and `epochs` of a segment, `segments`), `log_every`, `parameters` (of the network), and,
-under `made`, the versions and the machine. It has no date and no path, so that two runs can be
-compared. The others:
+under `made`, the versions and the machine on which it began, and `together`: the optimizers that
+were trained in step with it. It has no date and no path, so that two runs can be compared. The others:
 
 - `step`, after every `log_every` steps and at the end of a segment: `step`, `loss` (the mean over
   the steps since the line before), `lr` (in force at this step), `seconds` (of training so far,
@@ -77,29 +77,52 @@ class Journal:
         """Claim the file for a question.
 
         Raises:
-            UserError: if the file is of another question or none, or cannot be written.
+            UserError: if the file is of another question or none, is there twice (plain and
+                gzipped), or cannot be written.
         """
         self.path, self.checkpoint = path, path.with_suffix(".pt")
         self._header = rounded({"kind": "run", "format": FORMAT, **header})
         with explained(f"{path}: cannot be written"):
             path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and path.stat().st_size:
-            _same_question(_first(path), self._header, path)
+        found = self.found()
+        if found.exists() and found.stat().st_size:
+            _same_question(_first(found), self._header, found)
+
+    def found(self) -> Path:
+        """Return the file of the run as it is there: gzipped, or else plain."""
+        gzipped = self.path.with_suffix(".jsonl.gz")
+        if gzipped.exists() and self.path.exists():
+            raise UserError(f"{gzipped} is there beside {self.path}: remove one of the two")
+        return gzipped if gzipped.exists() else self.path
 
     def begin(self, offset: int | None) -> Self:
         """Open the file: anew, or cut back to the `offset` of a checkpoint."""
+        if (found := self.found()) != self.path:
+            raise UserError(f"{found}: gzipped before the run was finished; gunzip it to go on")
         with explained(f"{self.path}: cannot be written"):
-            self._file = self.path.open("r+b" if offset else "wb", buffering=0)
-            if offset:
-                self._file.truncate(offset)
-                self._file.seek(offset)
+            self._file = self.path.open("ab", buffering=0)
         try:
+            self._lock()
+            with explained(f"{self.path}: cannot be written"):
+                if self.size() > (offset or 0):
+                    self._file.truncate(offset or 0)
             if not offset:
                 self.write(self._header)
         except UserError:
             self.close()
             raise
         return self
+
+    def _lock(self) -> None:
+        """Keep other processes off the file while it is open, where the system can (not Windows)."""
+        try:
+            import fcntl
+        except ModuleNotFoundError:
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{self.path}: another process is writing it") from None
 
     def write(self, record: Record) -> Record:
         """Append one line, on disk as soon as this returns; return it as it stands there."""
@@ -109,7 +132,7 @@ class Journal:
         return record
 
     def size(self) -> int:
-        """Return how many bytes there are before it is opened."""
+        """Return how many bytes there are."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     def mark(self) -> int:
@@ -225,6 +248,8 @@ def _checked_kind(record: Record, place: str) -> str:
 
 
 def _first(path: Path) -> Record:
+    if path.suffix == ".gz":
+        return read(path).header
     with explained(f"{path}: cannot be read"), path.open("rb") as file:
         line = file.readline().decode(errors="replace")
     return {} if not line.endswith("\n") else _parsed(line, f"{path}, line 1")

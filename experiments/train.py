@@ -48,7 +48,8 @@ def train(
     if len({run.question.seed for run in runs}) != 1:
         raise ValueError("`runs` must be of one seed")
     with _threads(task.threads), ExitStack() as stack:
-        lanes = [_Lane(run, folder) for run in runs]
+        together = [run.question.name for run in runs]
+        lanes = [_Lane(run, folder, together) for run in runs]
         lanes = [lane for lane in lanes if not lane.finished(resume)]
         for lane in lanes:
             lane.open(resume)
@@ -85,15 +86,17 @@ def _segment(
 class _Lane:
     """A run with its files."""
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path, together: Sequence[str]) -> None:
         self.run = run
         path = folder / run.question.path(run.task.name)
-        self.journal = Journal(path, run.header())
+        header = run.header()
+        header["made"]["together"] = together
+        self.journal = Journal(path, header)
         self.checkpoint = self.journal.checkpoint
 
     def finished(self, resume: bool) -> bool:
         """Whether there is nothing left to do."""
-        path = self.journal.path
+        path = self.journal.found()
         if path.exists() and not resume:
             raise UserError(f"{path} is there: --resume goes on with it, or choose another --out")
         if not path.exists() or not path.stat().st_size or self.checkpoint.exists():
@@ -127,7 +130,10 @@ class _Lane:
         state: dict[str, Any] = {"offset": self.journal.mark(), "run": self.run.state_dict()}
         partial = self.checkpoint.with_suffix(".partial")
         with explained(f"{self.checkpoint}: cannot be written"):
-            torch.save(state, partial)
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
             os.replace(partial, self.checkpoint)
 
     def end(self) -> Record:

@@ -72,7 +72,9 @@ def test_a_pipe_gets_no_colours_and_no_bar_but_a_line_for_each_seed(finished):
 
 def test_the_header_says_what_was_run_and_not_when_or_where(finished):
     header = read(finished[1] / "digits" / "zenith,window=3" / "seed-1.jsonl").header
-    assert set(header.pop("made")) == {"zenith-optim", "python", "torch", "device", "threads"}
+    assert set(header.pop("made")) == {
+        *("zenith-optim", "python", "torch", "device", "threads", "together")
+    }
     assert header == {
         "kind": "run",
         "format": 1,
@@ -140,6 +142,21 @@ def test_a_second_run_replaces_the_first_and_leaves_what_is_the_users(tmp_path, 
     found = files(tmp_path / "zenith-demo")
     assert found[:2] == [".demo", "digits/sgd,lr=0.2/seed-0.jsonl"]
     assert found[4:] == ["notes.txt"]
+
+
+def test_a_run_that_no_demo_made_is_not_replaced(tmp_path, monkeypatch, capsys, quick):
+    monkeypatch.chdir(tmp_path)
+    assert main(ONE) == 0
+    own = ["run", "digits", "--optimizer", "adamw-cosine", "--epochs", "1"]
+    assert main([*own, "--out", "zenith-demo"]) == 0
+    before = files(tmp_path)
+    capsys.readouterr()
+    assert main([*ONE, "--lr", "0.2"]) == 2
+    assert capsys.readouterr().err == (
+        "experiments: error: zenith-demo/digits/adamw-cosine: no demo made this, so it is not "
+        "replaced\n"
+    )
+    assert files(tmp_path) == before
 
 
 def test_fashion_mnist_from_a_folder(tmp_path, capsys):
@@ -349,6 +366,18 @@ def test_ctrl_c_keeps_what_was_finished_and_resume_goes_on(tmp_path):
     process, _, _ = interrupted(tmp_path, "--resume", when=further)
     assert process.returncode == 130
     assert min(len(read(path).evals) for path in paths(out)) > before
+
+
+def test_ctrl_c_leaves_an_earlier_demo_in_its_place(tmp_path, quick, capsys):
+    assert main([*ONE, "--out", str(tmp_path / "out")]) == 0
+    before = {path: path.read_bytes() for path in paths(tmp_path / "out")}
+    process, _, stderr = interrupted(tmp_path)
+    assert process.returncode == 130
+    assert stderr.splitlines()[-1] == (
+        "experiments: interrupted; the earlier demo is still in out, --resume goes on"
+    )
+    assert {path: path.read_bytes() for path in paths(tmp_path / "out" / "digits")} == before
+    assert len(paths(tmp_path / "out" / "digits.partial")) == 3
 
 
 def test_ctrl_c_before_anything_is_finished_leaves_the_earlier_demo(

@@ -201,6 +201,35 @@ def test_a_checkpoint_without_its_records_or_in_pieces(tmp_path, digits):
     assert timeless(path) == timeless(tmp_path / "whole" / question.path("digits"))
 
 
+def test_a_gzipped_run_is_finished_and_may_not_be_there_twice(tmp_path, digits):
+    question = Question("sgd", log_every=20)
+    path = tmp_path / question.path("digits")
+    list(train(digits, [Run(digits, question)], tmp_path))
+    gzipped = path.with_suffix(".jsonl.gz")
+    gzipped.write_bytes(gzip.compress(path.read_bytes()))
+    with pytest.raises(UserError, match=f"{gzipped} is there beside {path}: remove one"):
+        list(train(digits, [Run(digits, question)], tmp_path, resume=True))
+    path.unlink()
+    assert list(train(digits, [Run(digits, question)], tmp_path, resume=True)) == []
+    with pytest.raises(UserError, match=f"{gzipped} is there: --resume"):
+        list(train(digits, [Run(digits, question)], tmp_path))
+    lines = gzip.decompress(gzipped.read_bytes()).splitlines(keepends=True)
+    gzipped.write_bytes(gzip.compress(b"".join(lines[:-1])))
+    with pytest.raises(UserError, match="gunzip it to go on"):
+        list(train(digits, [Run(digits, question)], tmp_path, resume=True))
+    assert not path.exists()
+
+
+def test_two_processes_do_not_write_one_file(tmp_path):
+    first = Journal(tmp_path / "seed-0.jsonl", {}).begin(None)
+    before = first.path.read_bytes()
+    with pytest.raises(UserError, match=r"seed-0\.jsonl: another process is writing it"):
+        Journal(first.path, {}).begin(None)
+    assert first.path.read_bytes() == before
+    first.close()
+    Journal(first.path, {}).begin(None).close()
+
+
 def test_a_full_disk_is_one_line(tmp_path):
     path = tmp_path / "seed-0.jsonl"
     path.symlink_to("/dev/full")
@@ -236,22 +265,23 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_records(name, tmp_
 
 @pytest.mark.parametrize("name", STATEFUL)
 def test_a_run_that_is_killed_twice_ends_with_the_same_records(name, tmp_path):
+    momentum = ["--momentum", "0.9"] if "momentum" in OPTIMIZERS[name].options else []
     command = [sys.executable, "-m", "experiments"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    whole, cut = (arguments(name, tmp_path / out) for out in ("whole", "cut"))
+    whole, cut = (arguments(name, tmp_path / out, *momentum) for out in ("whole", "cut"))
     subprocess.run([*command, *whole], env=environment, check=True, capture_output=True)
+    (finished,) = (tmp_path / "whole").rglob("seed-0.jsonl")
+    partial = tmp_path / "cut" / finished.relative_to(tmp_path / "whole")
     moment = random.Random(name)
-    for _ in range(2):
+    for most in (0.5, 0.9):  # of the file: in the first run, and then in one that was resumed
         process = subprocess.Popen(
-            [*command, *cut, "--resume"], env=environment, stdout=subprocess.PIPE, text=True
+            [*command, *cut, "--resume"], env=environment, stdout=subprocess.DEVNULL
         )
-        if moment.random() < 0.7:
-            process.stdout.readline()  # the first evaluation, or the end
-        time.sleep(moment.uniform(0, 0.3))
+        size = moment.uniform(0, most) * finished.stat().st_size
+        while process.poll() is None and not (partial.exists() and partial.stat().st_size > size):
+            time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         process.wait()
-        process.stdout.close()
     subprocess.run([*command, *cut, "--resume"], env=environment, check=True, capture_output=True)
-    paths = [next((tmp_path / out).rglob("seed-0.jsonl")) for out in ("whole", "cut")]
-    assert timeless(paths[0]) == timeless(paths[1])
-    assert read(paths[1]).outcome == read(paths[0]).outcome is not None
+    assert timeless(partial) == timeless(finished)
+    assert read(partial).outcome == read(finished).outcome is not None
