@@ -90,6 +90,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--optimizer", required=True, metavar="NAME")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--amp", action="store_true", help="forward passes in bfloat16")
     _add(parser, _RUN)
 
 
@@ -126,7 +127,15 @@ def run_one(options: argparse.Namespace) -> None:
     device = checked_device(options.device)
     task = tasks.load(options.task, options.data, options.epochs, options.batch_size)
     question = Question(
-        options.optimizer, options.seed, given, options.l2, options.hours, options.log_every or 10
+        options.optimizer,
+        options.seed,
+        given,
+        options.l2,
+        options.hours,
+        options.log_every or 10,
+        options.epochs,
+        options.batch_size,
+        options.amp,
     )
     run = Run(task, question, device)
     for _, record in train(task, [run], options.out, options.resume):

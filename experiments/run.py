@@ -33,6 +33,9 @@ class Question:
         l2: the weight of half the squared norm of the parameters, which is added to the loss.
         hours: of training, evaluation left out, after which no further segment begins.
         log_every: steps from one `step` record to the next.
+        epochs: of the run, where they are not the task's own.
+        batch: in a batch, where it is not the task's own number.
+        amp: whether the forward pass is in bfloat16, as far as `torch.autocast` has it.
     """
 
     optimizer: str
@@ -41,12 +44,25 @@ class Question:
     l2: float = 0.0
     hours: float | None = None
     log_every: int = 1
+    epochs: int | None = None
+    batch: int | None = None
+    amp: bool = False
 
     @property
     def name(self) -> str:
-        """The optimizer with what is not as by default: `OPTIMIZER[,lr=..][,l2=..]`."""
-        chosen = {**self.options, **({"l2": self.l2} if self.l2 else {})}
-        return ",".join([self.optimizer, *(f"{key}={value:g}" for key, value in chosen.items())])
+        """The optimizer with what is not as by default: `OPTIMIZER[,lr=..][,l2=..][,amp]`."""
+        own = {name: getattr(self, name) for name in ("l2", "epochs", "batch")}
+        chosen = {**self.options, **{name: value for name, value in own.items() if value}}
+        options = [f"{key}={value:g}" for key, value in chosen.items()]
+        return ",".join([self.optimizer, *options, *(["amp"] if self.amp else [])])
+
+    def asked(self) -> Record:
+        """Return it for a header, which has epochs and batch from the task."""
+        asked = asdict(self)
+        del asked["epochs"], asked["batch"]
+        if not self.amp:
+            del asked["amp"]
+        return asked
 
     def path(self, task: str) -> Path:
         """Return where the records lie: `TASK/NAME/seed-N.jsonl`."""
@@ -119,7 +135,8 @@ class Run:
         """
         torch.manual_seed(self.question.seed * 1_000_003 + self.steps)
         with torch.set_grad_enabled(backward):
-            loss = self.task.loss(self.model, self._batch)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.question.amp):
+                loss = self.task.loss(self.model, self._batch)
             if self.question.l2:
                 squares = torch.stack([p.square().sum() for p in self.model.parameters()])
                 loss = loss + self.question.l2 / 2 * squares.sum()
@@ -153,7 +170,7 @@ class Run:
         """Return the first record: the whole question, and with what it was answered."""
         return {
             "task": self.task.name,
-            **asdict(self.question),
+            **self.question.asked(),
             **self.task.described(),
             "steps": self.task.steps,
             "epochs": self.task.epochs,
