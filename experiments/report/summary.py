@@ -1,7 +1,7 @@
 """The numbers of the table: means over the seeds, from the records alone."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from experiments.optimizers import OPTIMIZERS
 from experiments.records import Record, Records, rounded
 from experiments.run import Question
 
-__all__ = ["Runs", "grouped", "label", "overhead", "summarise"]
+__all__ = ["Runs", "grouped", "label", "overhead", "reference", "summarise"]
 
 Runs = Mapping[str, Mapping[int, Records]]  # by the name of the optimizer, and the seed
 
@@ -64,17 +64,17 @@ def label(name: str) -> str:
 def summarise(runs: Runs) -> dict[str, Any]:
     """Return what the records come to.
 
-    After an interruption only the seeds that came furthest count: those that finished every
-    segment, or else the one that was under way. A run that diverged has come as far as it ever
-    will, and its measures are null.
+    After an interruption only the seeds that came furthest count: those with a run that has ended,
+    or else the one that was under way. A run that diverged has come as far as it ever will, and its
+    measures are null.
 
     Returns:
         `run` (what the headers have in common), `seeds` (those that count), `begun` (how many there
-        are), `epochs` (how many they finished) and, for each of the `optimizers`, `runs` (how many
-        of those seeds it has), how many of them `diverged`, the `mean` and sample standard
-        deviation `std` (null for one seed) of each of `MEASURES`, and `overhead_percent` (the mean
-        over the seeds of each quartile; null without `sgd` to compare with). The mean of numbers
-        one of which is null is null.
+        are), `epochs` (the most that one of them has) and, for each of the `optimizers`, `runs`
+        (how many of those seeds it has), how many of them `diverged`, the `mean` and sample
+        standard deviation `std` (null for one seed) of each of `MEASURES`, and `overhead_percent`
+        (the mean over the seeds of each quartile; null without `sgd` to compare with, trained in
+        step with it). The mean of numbers one of which is null is null.
     """
     every = [run for own in runs.values() for run in own.values()]
     common = {name: value for name, value in every[0].header.items() if name not in _OWN}
@@ -88,29 +88,52 @@ def summarise(runs: Runs) -> dict[str, Any]:
         "run": {**common, "parameters": every[0].header["parameters"]},
         "seeds": seeds,
         "begun": len(begun),
-        "epochs": furthest * common["epochs"],
+        "epochs": _evaluations(every, seeds, furthest) * common["epochs"],
         "optimizers": {name: rounded(_row(runs, name, seeds, furthest)) for name in runs},
     }
 
 
 def _reached(runs: Sequence[Records]) -> int:
-    """The segments that the furthest of the runs of a seed has finished."""
-    going = [len(run.evals) for run in runs if run.outcome != "diverged"]
-    return max(going, default=runs[0].header["segments"])
+    """The segments that the furthest of the runs of a seed has finished; all, if it has ended.
+
+    A run that stops after some hours ends with fewer segments than others, and has ended for that.
+    """
+    whole: int = runs[0].header["segments"]
+    going = [whole if run.outcome else len(run.evals) for run in runs if run.outcome != "diverged"]
+    return max(going, default=whole)
+
+
+def _evaluations(runs: Sequence[Records], seeds: Sequence[int], segments: int) -> int:
+    """The most that a run of these seeds has; all where each of them diverged."""
+    lasting = [run for run in runs if run.outcome != "diverged" and run.header["seed"] in seeds]
+    return max((len(run.evals) for run in lasting), default=segments)
 
 
 def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int) -> Record:
-    base = next((own for other, own in runs.items() if other.partition(",")[0] == "sgd"), {})
+    base = reference(runs)
     found = {seed: runs[name][seed] for seed in seeds if seed in runs[name]}
-    found = {s: r for s, r in found.items() if r.outcome == "diverged" or len(r.evals) == segments}
+    found = {s: run for s, run in found.items() if run.outcome or len(run.evals) == segments}
     last = [_measures(run) for run in found.values()]
-    overheads = [overhead(run, base[seed]) for seed, run in found.items() if seed in base]
+    timed = {seed: run for seed, run in found.items() if name == base or _together(run, base)}
+    bases = runs[base] if base else {}
+    overheads = [overhead(run, bases[seed]) for seed, run in timed.items() if seed in bases]
     return {
         "runs": len(found),
         "diverged": sum(run.outcome == "diverged" for run in found.values()),
         **{measure: _spread([each.get(measure) for each in last]) for measure in MEASURES},
         "overhead_percent": _quartiles([each for each in overheads if each]),
     }
+
+
+def reference(names: Iterable[str]) -> str | None:
+    """Return the name of the one that the overhead of the others is over: the first of SGD."""
+    return next((name for name in names if name.partition(",")[0] == "sgd"), None)
+
+
+def _together(run: Records, name: str | None) -> bool:
+    """Whether it was trained in step with the run of this name; old records do not say, and were."""
+    together = run.header.get("made", {}).get("together")
+    return together is None or name in together
 
 
 def _measures(run: Records) -> Record:

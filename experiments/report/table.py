@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.records import Record
-from experiments.report.summary import label
+from experiments.report.summary import label, reference
 from experiments.terminal import console
 
 __all__ = ["cells", "headline", "show"]
@@ -29,8 +29,9 @@ def show(summary: dict[str, Any]) -> None:
     table = Table(box=box.ROUNDED if out.is_terminal else box.MARKDOWN)
     for column in COLUMNS:
         table.add_column(column, justify="left" if column == "optimizer" else "right")
-    for name, row in summary["optimizers"].items():
-        table.add_row(*cells(name, row, len(summary["seeds"])))
+    rows = summary["optimizers"]
+    for name, row in rows.items():
+        table.add_row(*cells(name, row, len(summary["seeds"]), reference(rows)))
     out.print(table)
 
 
@@ -45,8 +46,15 @@ def headline(summary: dict[str, Any]) -> str:
     )
 
 
-def cells(name: str, row: Record, seeds: int) -> tuple[str, ...]:
-    """Return one optimizer, over so many seeds, as it stands in the table."""
+def cells(name: str, row: Record, seeds: int, base: str | None = "sgd") -> tuple[str, ...]:
+    """Return one optimizer, over so many seeds, as it stands in the table.
+
+    Args:
+        name: of the optimizer, with its options.
+        row: of the summary.
+        seeds: how many count.
+        base: the name of the one that the overheads are over.
+    """
     called = label(name)
     if row["runs"] == 0:
         return (called, "missing", "-", "-", "-", "-")
@@ -58,7 +66,7 @@ def cells(name: str, row: Record, seeds: int) -> tuple[str, ...]:
         _diverged(row["diverged"], row["runs"]) or _spread(row["train_loss"], ".2g"),
         _spread(row["lr"], ".2g"),
         _spread(row["seconds"], ".1f"),
-        _overhead(name, row["overhead_percent"]),
+        _overhead(row["overhead_percent"], name == base),
     )
 
 
@@ -74,7 +82,7 @@ def _diverged(diverged: int, runs: int) -> str:
     return f"diverged{part}" if diverged else ""
 
 
-def _overhead(name: str, quartiles: Record | None) -> str:
+def _overhead(quartiles: Record | None, base: bool) -> str:
     if quartiles is None:
         return "-"
-    return "reference" if name.partition(",")[0] == "sgd" else f"{quartiles['median']:+.1f} %"
+    return "reference" if base else f"{quartiles['median']:+.1f} %"

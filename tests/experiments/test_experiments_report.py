@@ -12,7 +12,7 @@ from experiments.errors import UserError
 from experiments.records import Records, paths, read
 from experiments.report import report, report_all
 from experiments.report.picture import curve, draw, running_mean
-from experiments.report.summary import grouped, overhead, summarise
+from experiments.report.summary import grouped, overhead, reference, summarise
 from experiments.report.table import cells, headline
 from experiments.run import Question, Run
 
@@ -115,6 +115,28 @@ def test_overhead_is_against_sgd_of_the_same_seed():
     assert alone["runs"] == 1
 
 
+def test_overhead_is_of_runs_in_step_with_one_another():
+    def beside(*names, options=None, **header):
+        run = timed(1.0, 3.0, **header)
+        run.header.update(options=options or {}, made={"together": names})
+        return run
+
+    base = timed(1.0, 2.0, optimizer="sgd")
+    rows = summary_of(
+        base,
+        beside("zenith", "sgd"),
+        beside("pal", optimizer="pal"),
+        beside("sgd,lr=0.2", options={"lr": 0.2}, optimizer="sgd"),
+        timed(1.0, 3.0, optimizer="dog"),  # of old: it does not say
+    )["optimizers"]
+    found = {
+        name: row["overhead_percent"] and row["overhead_percent"]["median"]
+        for name, row in rows.items()
+    }
+    assert reference(rows) == "sgd"
+    assert found == {"zenith": 100.0, "sgd": 0.0, "sgd,lr=0.2": None, "pal": None, "dog": 100.0}
+
+
 def test_summary_of_an_interrupted_run_counts_whole_seeds_only():
     cut = made(seed=1, epochs=1, outcome=None, test_accuracy=10.0)
     summary = summary_of(made(seed=0), cut)
@@ -138,6 +160,18 @@ def test_a_run_that_diverged_does_not_hold_back_the_others():
     assert cells("sgd", alone["optimizers"]["sgd"], 1)[1:3] == ("-", "diverged")
 
 
+def test_a_run_that_stopped_after_its_hours_counts():
+    summary = summary_of(
+        made(), made("sgd", epochs=1, test_accuracy=80.0), made(seed=1, epochs=1), made("sgd", 1)
+    )
+    assert (summary["seeds"], summary["epochs"]) == ([0, 1], 2)
+    assert [row["runs"] for row in summary["optimizers"].values()] == [2, 2]
+    assert summary["optimizers"]["sgd"]["test_accuracy"]["mean"] == 85.0
+    alone = summary_of(made(epochs=1))
+    assert (alone["seeds"], alone["epochs"]) == ([0], 1)
+    assert "1 of 2 epochs, 1 of 1 seeds" in headline(alone)
+
+
 def test_summary_of_no_result():
     assert summary_of(made(epochs=0, outcome=None))["seeds"] == []
 
@@ -148,7 +182,8 @@ def test_the_cells_of_the_table():
     expected = ("ZENITH", "91.00 ± 1.41", "0.5 ± 0", "0.05 ± 0", "10.0 ± 0.0", "+0.0 %")
     assert cells("zenith", row, 2) == expected
     assert cells("sgd", row, 2)[-1] == "reference"
-    assert cells("sgd,lr=0.2", row, 2)[::5] == ("SGD, lr=0.2", "reference")
+    assert cells("sgd,lr=0.2", row, 2)[::5] == ("SGD, lr=0.2", "+0.0 %")
+    assert cells("sgd,lr=0.2", row, 2, "sgd,lr=0.2")[::5] == ("SGD, lr=0.2", "reference")
     assert cells("zenith", row | {"overhead_percent": None}, 2)[-1] == "-"
     assert cells("zenith", row | {"diverged": 2}, 2)[2] == "diverged"
     assert cells("zenith", row | {"diverged": 1}, 2)[2] == "diverged (1 of 2)"
@@ -157,7 +192,8 @@ def test_the_cells_of_the_table():
 
 
 def test_what_is_missing_is_shown_as_missing():
-    summary = summary_of(made(), made(seed=1), made("dog", seed=1), made("sgd", seed=2, epochs=1))
+    cut = made("sgd", seed=2, epochs=1, outcome=None)
+    summary = summary_of(made(), made(seed=1), made("dog", seed=1), cut)
     rows = summary["optimizers"]
     assert cells("dog", rows["dog"], 2)[0] == "DoG (1 of 2 seeds)"
     assert cells("sgd", rows["sgd"], 2) == ("SGD", "missing", "-", "-", "-", "-")
