@@ -14,7 +14,7 @@ were trained in step with it. It has no date and no path, so that two runs can b
 - `end`: `outcome`, which is `finished`, or `diverged` where the loss was no longer a number, and
   `step`.
 
-A number that is not finite is null.
+A measure that is not finite is null.
 """
 
 import json
@@ -22,6 +22,7 @@ import math
 import os
 import zlib
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -47,6 +48,7 @@ _NUMBERS = {
     "eval": ("segment", "step", "epoch", "train_loss", "seconds"),
     "end": ("step",),
 }
+_PLACE = ("segment", "step", "epoch", "seconds")
 
 
 class Records(NamedTuple):
@@ -170,11 +172,14 @@ def paths(folder: Path) -> list[Path]:
     """Return the files of every run in a folder, in their order.
 
     Raises:
-        UserError: naming the folder, if there is none.
+        UserError: naming the folder, if there is none; naming both, if a run has two.
     """
     found = sorted([*folder.rglob("seed-*.jsonl"), *folder.rglob("seed-*.jsonl.gz")])
     if not found:
         raise UserError(f"{folder}: holds no records of a run (TASK/OPTIMIZER/seed-N.jsonl)")
+    for plain, zipped in pairwise(found):
+        if zipped.name == f"{plain.name}.gz" and zipped.parent == plain.parent:
+            raise UserError(f"{plain} and {zipped} are of the same run: remove one of them")
     return found
 
 
@@ -235,11 +240,10 @@ def _checked_kind(record: Record, place: str) -> str:
         raise UserError(f"{place}: `kind` must be one of {', '.join(_NUMBERS)}, got {kind!r}")
     wanted = _NUMBERS[kind] + (("mean", "zenith") if "scale" in record else ())
     wrong = [name for name in wanted if name not in record]
-    wrong += [
-        name
-        for name, value in record.items()
-        if name not in ("kind", "outcome") and not isinstance(value, int | float | None)
-    ]
+    for name, value in record.items():  # a measure may be null, but not where a run stood
+        number = int | float if name in _PLACE else int | float | None
+        if name not in ("kind", "outcome") and not isinstance(value, number):
+            wrong.append(name)
     if kind == "end" and record.get("outcome") not in ("finished", "diverged"):
         wrong.append("outcome")
     if wrong:

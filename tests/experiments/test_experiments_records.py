@@ -97,6 +97,9 @@ def test_reading_names_what_is_wrong_with_the_file(tmp_path, content, complaint)
         (without(STEP, "seconds"), "`seconds` is missing or not what it must be"),
         (EVAL | {"test_accuracy": "high"}, "`test_accuracy` is missing or not what it must be"),
         (without(EVAL, "segment"), "`segment` is missing or not what it must be"),
+        (STEP | {"seconds": None}, "`seconds` is missing or not what it must be"),
+        (EVAL | {"step": None}, "`step` is missing or not what it must be"),
+        (EVAL | {"epoch": None}, "`epoch` is missing or not what it must be"),
         ({"kind": "end", "step": 5, "outcome": "won"}, "`outcome` is missing or not what it must"),
     ],
 )
@@ -119,3 +122,12 @@ def test_reading_names_a_file_that_is_missing_or_no_gzip(tmp_path):
 def test_a_folder_without_records_is_named(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: holds no records of a run"):
         paths(tmp_path / "nowhere")
+
+
+def test_a_run_that_is_there_plain_and_gzipped_is_refused(tmp_path):
+    for name in ("seed-0.jsonl", "seed-0.jsonl.gz", "seed-1.jsonl"):
+        (tmp_path / name).touch()
+    with pytest.raises(UserError, match=r"seed-0.jsonl and .*seed-0.jsonl.gz are of the same run"):
+        paths(tmp_path)
+    (tmp_path / "seed-0.jsonl").unlink()
+    assert [path.name for path in paths(tmp_path)] == ["seed-0.jsonl.gz", "seed-1.jsonl"]
