@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.records import paths, read
+from experiments.records import paths
 from experiments.report import table
+from experiments.report.found import sound
 from experiments.report.picture import draw
 from experiments.report.summary import grouped, summarise
 from zenith.cli import write
@@ -22,20 +23,38 @@ def report(folder: Path) -> None:
     the same picture, byte for byte.
 
     Raises:
-        UserError: naming the file, if the records cannot be read, are not those of one question or
-            hold nothing that is finished, or if the folder cannot be written.
+        UserError: naming the file, if the records are not those of one question, hold nothing that
+            is finished, or if the folder cannot be written.
     """
-    runs = grouped({path: read(path) for path in paths(folder)})
-    summary = summarise(runs)
-    if not summary["seeds"]:
+    if not _reported(folder):
         raise UserError(f"{folder}: holds no result to show")
+
+
+def report_all(folder: Path) -> None:
+    """Report on every task that has records in the folder, at whatever depth.
+
+    Raises:
+        UserError: as `report` does, and if the folder is that of one optimizer; where some tasks
+            have a result to show, those that have none are passed over.
+    """
+    found = paths(folder)
+    if any(path.parent == folder for path in found):
+        raise UserError(
+            f"{folder}: is the folder of one optimizer; a report is on a task, or what holds tasks"
+        )
+    reported = [_reported(task) for task in sorted({path.parent.parent for path in found})]
+    if not any(reported):
+        raise UserError(f"{folder}: holds no result to show")
+
+
+def _reported(folder: Path) -> bool:
+    """Report on a task; return whether it has a result."""
+    runs = grouped(sound(paths(folder)))
+    summary = summarise(runs) if runs else {"seeds": []}
+    if not summary["seeds"]:
+        return False
     write(folder / SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     write(folder / PICTURE, draw(runs))
     table.show(summary)
     print(f"{SUMMARY} and {PICTURE} are in {folder}")
-
-
-def report_all(folder: Path) -> None:
-    """Report on every task that has records in the folder, at whatever depth."""
-    for task in sorted({path.parent.parent for path in paths(folder)}):
-        report(task)
+    return True

@@ -24,8 +24,8 @@ def grouped(found: Mapping[Path, Records]) -> Runs:
     """Return the runs of one task: ZENITH first, then as in the registry, then by their options.
 
     Raises:
-        UserError: naming the file, if it is of another question than the others, or of an optimizer
-            that is not in the registry.
+        UserError: naming the file, if it is of another question than the others, of an optimizer
+            that is not in the registry, or of a run that another file has.
     """
     runs: dict[str, dict[int, Records]] = {}
     for path, run in found.items():
@@ -37,7 +37,10 @@ def grouped(found: Mapping[Path, Records]) -> Runs:
             )
         _same(header, next(iter(found.values())).header, path)
         name = Question(header["optimizer"], options=header["options"], l2=header["l2"]).name
-        runs.setdefault(name, {})[header["seed"]] = run
+        own = runs.setdefault(name, {})
+        if header["seed"] in own:
+            raise UserError(f"{path}: `seed` {header['seed']} of {name} is in another file too")
+        own[header["seed"]] = run
     return dict(sorted(runs.items(), key=lambda item: _place(item[0])))
 
 
@@ -131,7 +134,7 @@ def reference(names: Iterable[str]) -> str | None:
 
 
 def _together(run: Records, name: str | None) -> bool:
-    """Whether it was trained in step with the run of this name; old records do not say, and were."""
+    """Whether it was trained in step with the run of this name; where none are named, it was."""
     together = run.header.get("made", {}).get("together")
     return together is None or name in together
 

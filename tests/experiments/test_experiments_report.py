@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -279,6 +280,41 @@ def test_report_of_records_without_a_result(tmp_path):
     with pytest.raises(UserError, match=r"digits: holds no result to show"):
         report(tmp_path / "digits")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_cannot_be_shown_is_named_and_left_out(tmp_path, capsys):
+    recorded(tmp_path, seeds=1)
+    empty, begun = (tmp_path / task / "sgd" / "seed-1.jsonl" for task in ("digits", "other"))
+    empty.touch()
+    begun.parent.mkdir(parents=True)
+    header, *_ = (tmp_path / "digits/sgd/seed-0.jsonl").read_text().splitlines(keepends=True)
+    begun.write_text(header)
+    report_all(tmp_path)
+    captured = capsys.readouterr()
+    assert captured.err == (
+        f"experiments: left out: {empty}: empty, and not the records of a run\n"
+        f"experiments: left out: {begun}: no evaluation yet\n"
+    )
+    assert captured.out.count("summary.json and picture.png are in") == 1
+    shutil.rmtree(tmp_path / "digits")
+    with pytest.raises(UserError, match="holds no result to show"):
+        report_all(tmp_path)
+
+
+def test_a_report_is_not_on_the_folder_of_one_optimizer(tmp_path):
+    recorded(tmp_path, ["sgd", "pal"], seeds=1)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"digits/sgd: is the folder of one optimizer; a report"):
+        report_all(tmp_path / "digits" / "sgd")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_run_in_two_files_is_refused(tmp_path):
+    recorded(tmp_path, ["sgd"], seeds=2)
+    one, two = sorted((tmp_path / "digits/sgd").iterdir())
+    two.write_bytes(one.read_bytes())
+    with pytest.raises(UserError, match=r"seed-1.jsonl: `seed` 0 of sgd is in another file too"):
+        report_all(tmp_path)
 
 
 @pytest.mark.parametrize(
