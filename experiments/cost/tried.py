@@ -42,7 +42,7 @@ class Hooked(Zenith):
         gradient = param.grad.detach()  # type: ignore[union-attr]
         self.norms[param] = norm_of(partial_norms([gradient]))  # type: ignore[index]
 
-    def _measure(self, batches: Any, grad_norm: Any) -> tuple[list[Tensor], list[Tensor]]:
+    def _measure(self, *_: Any) -> tuple[list[Tensor], list[Tensor]]:
         norms = list(self.norms.values())
         return norms, norms
 
@@ -50,9 +50,9 @@ class Hooked(Zenith):
 class Reversed(Zenith):
     """Steps from the last parameter to the first, of whose gradients the cache may hold some."""
 
-    def _descend(self, batch: Any, scale: Any, keep: Any) -> None:
+    def _descend(self, batch: Any, *how: Any) -> None:
         turned = batch._replace(params=batch.params[::-1], grads=batch.grads[::-1])
-        super()._descend(turned, scale, keep)
+        super()._descend(turned, *how)
 
 
 class Compiled(Zenith):

@@ -160,7 +160,7 @@ def test_decay_in_norm_of_low_precision_and_sparse_gradients(kind):
     gradient[0] = 3.0
     weight.grad = gradient.to_sparse() if kind == "sparse" else gradient
     if kind == "sparse":  # torch.optim.SGD itself refuses weight decay of a sparse gradient
-        norm = optimizer._measure([optimizer._batch(optimizer.param_groups[0])], None)[0][0]
+        norm = optimizer._measure([optimizer._batch(optimizer.param_groups[0])], None, None)[0][0]
     else:
         optimizer.step()
         norm = optimizer.zenith_state.mean

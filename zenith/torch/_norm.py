@@ -9,15 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = [
-    "as_norm",
-    "decayed",
-    "norm_of",
-    "norm_or_number",
-    "on_host",
-    "partial_norms",
-    "unscaled",
-]
+__all__ = ["as_norm", "decayed", "norm_of", "norm_or_number", "on_host", "partial_norms"]
 
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 _SIMPLE = {(torch.float32, torch.strided), (torch.float64, torch.strided)}
@@ -94,12 +86,6 @@ def as_norm(grad_norm: float | Tensor, dtype: torch.dtype, device: torch.device)
 def on_host(tensor: Tensor) -> bool:
     """Whether the value of `tensor` can be read without waiting for a device."""
     return tensor.is_cpu and not torch.compiler.is_compiling()
-
-
-def unscaled(norms: list[Tensor], optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return the norms without the factor that a `GradScaler` has put on a fused step."""
-    grad_scale = getattr(optimizer, "grad_scale", None)
-    return norms if grad_scale is None else [norm / grad_scale.to(norm.device) for norm in norms]
 
 
 def decayed(

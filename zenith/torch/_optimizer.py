@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from zenith import core
 from zenith.core import NonFinite, ZenithState
 from zenith.torch._groups import plain
-from zenith.torch._norm import norm_of, norm_or_number, partial_norms, unscaled
+from zenith.torch._norm import norm_of, norm_or_number
 from zenith.torch._saved import Saved
 from zenith.torch._sgd import (
     Batch,
@@ -21,7 +21,7 @@ from zenith.torch._sgd import (
     regularised_grads,
     sparse_kernels_wait,
 )
-from zenith.torch._state import measured, observe, restored, snapshot, tensors
+from zenith.torch._state import from_scaler, measured, observe, restored, snapshot, tensors
 
 __all__ = ["Zenith"]
 
@@ -198,15 +198,16 @@ class Zenith(Saved):
         return Batch(plain(group), params, grads, momentum_buffers, has_sparse_grad)
 
     def _update(self, batches: list[Batch], grad_norm: float | Tensor | None) -> None:
-        norms, raw_norms = self._measure(batches, grad_norm)
+        grad_scale, found_inf = from_scaler(self)
+        norms, raw_norms = self._measure(batches, grad_norm, grad_scale)
         if norms[0].dtype is torch.float64 is not self._dtype:  # the model has become float64
             self._dtype = torch.float64
         norm = norm_or_number(norms)
         raw_norm = norm if raw_norms is norms else norm_or_number(raw_norms)
         before, rates = self._present(norm), [batch.group["lr"] for batch in batches]
-        state, ignored = observe(self, before, norm, raw_norm, rates, self._dtype)
+        state, ignored = observe(before, norm, raw_norm, rates, self._dtype, found_inf)
         self._put(state)
-        scale, keep = state.scale, self._keep(state.skipped == before.skipped)
+        scale, keep = state.scale, self._keep(state.skipped == before.skipped, found_inf)
         if not isinstance(norm, Tensor) or sparse_kernels_wait(batches):
             scale, keep = float(scale), bool(keep)
         if ignored is not True:
@@ -220,30 +221,30 @@ class Zenith(Saved):
         differentiable = self.defaults["differentiable"]
         with torch.enable_grad() if differentiable else nullcontext():
             for batch in batches:
-                self._descend(batch, scale, keep if isinstance(keep, Tensor) else None)
+                self._descend(batch, scale, keep if isinstance(keep, Tensor) else None, grad_scale)
 
-    def _descend(self, batch: Batch, scale: float | Tensor, keep: Tensor | None) -> None:
-        descend(batch, scale, keep, getattr(self, "grad_scale", None))
+    def _descend(
+        self, batch: Batch, scale: float | Tensor, keep: Tensor | None, grad_scale: Tensor | None
+    ) -> None:
+        descend(batch, scale, keep, grad_scale)
         if batch.group["momentum"] != 0:
             for param, buffer in zip(batch.params, batch.momentum_buffers, strict=True):
                 self.state[param]["momentum_buffer"] = buffer
 
     def _measure(
-        self, batches: list[Batch], grad_norm: float | Tensor | None
+        self, batches: list[Batch], grad_norm: float | Tensor | None, grad_scale: Tensor | None
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Return the norms whose norm is the schedule's, and those whose norm is the gradient's."""
         grads = [grad for batch in batches for grad in batch.grads]
-        raw_norms = measured(self, grads, grad_norm, self._dtype)
+        raw_norms = measured(grads, grad_norm, self._dtype, grad_scale)
         if grad_norm is not None or not any(batch.group["decay_in_norm"] for batch in batches):
             return raw_norms, raw_norms
-        grad_scale = getattr(self, "grad_scale", None)
         regularised = [g for batch in batches for g in regularised_grads(batch, grad_scale)]
-        return unscaled(partial_norms(regularised), self), raw_norms
+        return measured(regularised, None, self._dtype, grad_scale), raw_norms
 
-    def _keep(self, accepted: bool | Tensor) -> bool | Tensor:
+    def _keep(self, accepted: bool | Tensor, found_inf: Tensor | None) -> bool | Tensor:
         """Whether this step may change the parameters."""
         keep = accepted if self.nonfinite == "skip" else True
-        found_inf: Tensor | None = getattr(self, "found_inf", None)
         return keep if found_inf is None else (found_inf == 0) & keep
 
 

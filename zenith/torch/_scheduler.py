@@ -16,7 +16,15 @@ from zenith.torch._norm import norm_or_number
 from zenith.torch._optimizer import Zenith
 from zenith.torch._rates import Loan, Rate, fill, like, scaled
 from zenith.torch._saved import alive
-from zenith.torch._state import dtype_for, measured, observe, restored, snapshot, tensors
+from zenith.torch._state import (
+    dtype_for,
+    from_scaler,
+    measured,
+    observe,
+    restored,
+    snapshot,
+    tensors,
+)
 
 __all__ = ["ZenithLR"]
 
@@ -234,10 +242,10 @@ class ZenithLR(LRScheduler):
         grads = [p.grad for group in groups for p in group["params"] if p.grad is not None]
         if not grads:
             return True
-        dtype = self._dtype
-        norm = norm_or_number(measured(self.optimizer, grads, grad_norm, dtype))
+        dtype, (grad_scale, found_inf) = self._dtype, from_scaler(self.optimizer)
+        norm = norm_or_number(measured(grads, grad_norm, dtype, grad_scale))
         rates = [lr if isinstance(lr, Tensor) else float(lr) for lr in (g["lr"] for g in groups)]
-        self._state, ignored = observe(self.optimizer, self._state, norm, norm, rates, dtype)
+        self._state, ignored = observe(self._state, norm, norm, rates, dtype, found_inf)
         return ignored
 
     def _lend(self) -> list[Rate]:

@@ -17,9 +17,18 @@ from torch.optim import Optimizer
 
 from zenith import core
 from zenith.core import ZenithState
-from zenith.torch._norm import as_norm, partial_norms, unscaled
+from zenith.torch._norm import as_norm, partial_norms
 
-__all__ = ["advance", "dtype_for", "measured", "observe", "restored", "snapshot", "tensors"]
+__all__ = [
+    "advance",
+    "dtype_for",
+    "from_scaler",
+    "measured",
+    "observe",
+    "restored",
+    "snapshot",
+    "tensors",
+]
 
 
 def dtype_for(parameters: Iterable[Tensor]) -> torch.dtype:
@@ -42,41 +51,56 @@ class _TorchOn:
         return torch.arange(end, dtype=dtype, device=self.device)
 
 
+def from_scaler(optimizer: Optimizer) -> tuple[Tensor | None, Tensor | None]:
+    """Return what a `GradScaler` has handed to a fused step, each a 0-dim tensor or None.
+
+    Returns:
+        `grad_scale`, the factor that is on the gradients, and `found_inf`, above 0 where the step
+        is to be dropped.
+    """
+    return getattr(optimizer, "grad_scale", None), getattr(optimizer, "found_inf", None)
+
+
 def measured(
-    optimizer: Optimizer, grads: list[Tensor], grad_norm: float | Tensor | None, dtype: torch.dtype
+    grads: list[Tensor],
+    grad_norm: float | Tensor | None,
+    dtype: torch.dtype,
+    grad_scale: Tensor | None,
 ) -> list[Tensor]:
     """Return norms whose norm is that of the gradient, without a `GradScaler`'s factor.
 
     Args:
-        optimizer: whose step it is.
-        grads: its gradients; at least one.
+        grads: the gradients; at least one.
         grad_norm: their norm, where the caller knows it.
         dtype: of the state.
+        grad_scale: the factor, where there is one.
     """
     if grad_norm is None:
-        return unscaled(partial_norms(grads), optimizer)
-    return unscaled([as_norm(grad_norm, dtype, grads[0].device)], optimizer)
+        norms = partial_norms(grads)
+    else:
+        norms = [as_norm(grad_norm, dtype, grads[0].device)]
+    return norms if grad_scale is None else [norm / grad_scale.to(norm.device) for norm in norms]
 
 
 def observe(
-    optimizer: Optimizer,
     state: ZenithState,
     norm: float | Tensor,
     raw_norm: float | Tensor,
     rates: Iterable[float | Tensor],
     dtype: torch.dtype,
+    found_inf: Tensor | None,
 ) -> tuple[ZenithState, bool | Tensor]:
     """Return the state after a step with this norm, and whether the step leaves it as it was.
 
     Args:
-        optimizer: whose step it is; a `GradScaler` may have told it to drop that.
         state: the state before.
         norm: what the schedule is given.
         raw_norm: the norm of the gradient alone.
-        rates: of its groups.
+        rates: of the optimizer's groups.
         dtype: of the state.
+        found_inf: above 0 where a `GradScaler` drops the step.
     """
-    ignored = _is_ignored(raw_norm, rates, getattr(optimizer, "found_inf", None))
+    ignored = _is_ignored(raw_norm, rates, found_inf)
     return advance(state, norm, ignored, dtype), ignored
 
 
