@@ -1,7 +1,6 @@
 """The schedule's state as Keras variables, and the call that advances it there."""
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 import keras
@@ -18,11 +17,11 @@ _INT = "int32" if keras.backend.backend() == "jax" else "int64"  # which JAX has
 
 
 class _Ops:
-    """The library `keras.ops`, with slots in the integers that the state counts in."""
+    """The library `keras.ops`, with a maximum that keeps the dtype on every backend."""
 
     where = staticmethod(ops.where)
     sum = staticmethod(ops.sum)
-    arange = staticmethod(partial(ops.arange, dtype=_INT))
+    arange = staticmethod(ops.arange)
 
     @staticmethod
     def maximum(a: Any, b: Any) -> Any:
