@@ -1,7 +1,7 @@
 """The command `zenith`: whatever a user can get wrong ends in one line on stderr and exit code 2.
 
 It needs Python alone; what reads a file of a framework, or draws, is imported as it is needed.
-`guarded`, `Parser`, `UserError`, `explained` and `write` serve the experiments' command line too.
+What `__all__` names, `main` aside, serves the experiments' command line too.
 """
 
 import argparse
@@ -11,15 +11,28 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from zenith import checkpoints, core, readers, replay
 
-__all__ = ["Parser", "UserError", "explained", "guarded", "main", "own_version", "write"]
+__all__ = [
+    "Parser",
+    "UserError",
+    "checked",
+    "explained",
+    "guarded",
+    "main",
+    "number",
+    "own_version",
+    "size",
+    "write",
+]
+
+T = TypeVar("T", int, float)
 
 _PACKAGES = {
     "h5py": "h5py",
@@ -105,6 +118,28 @@ class Parser(argparse.ArgumentParser):
         raise UserError(re.sub(r"^argument (\S+):", r"`\1`", message))
 
 
+def checked(kind: Callable[[str], T], rule: str, holds: Callable[[T], bool]) -> Callable[[str], T]:
+    """Return what reads a number of the command line: the `type` of an argument.
+
+    Args:
+        kind: int or float.
+        rule: what the number must be, in words.
+        holds: whether a number keeps to the rule.
+    """
+
+    def read(text: str) -> T:
+        with suppress(ValueError):
+            if holds(value := kind(text)):
+                return value
+        raise argparse.ArgumentTypeError(f"must be {rule}, got {text!r}")
+
+    return read
+
+
+size = checked(int, "an integer >= 1", lambda value: value >= 1)
+number = checked(float, "a finite number >= 0", lambda value: 0 <= value < math.inf)
+
+
 def _parser() -> argparse.ArgumentParser:
     about = "ZENITH: SGD that sets its own learning rate from the history of the gradient norm."
     parser = Parser("zenith", description=about, allow_abbrev=False)
@@ -125,8 +160,8 @@ def _add(commands: Any, name: str, run: Callable[[Any], None], about: str) -> No
     add = parser.add_argument
     if name == "replay":
         add("norms", type=Path, metavar="NORMS", help=_LOGS)
-        add("--window", type=_integer, action="append", metavar="STEPS...", help=_WINDOWS)
-        add("--lr", type=_number, default=0.1, help="the learning rate; by default 0.1")
+        add("--window", type=size, action="append", metavar="STEPS...", help=_WINDOWS)
+        add("--lr", type=number, default=0.1, help="the learning rate; by default 0.1")
         add(
             "--column", help="name of the norms in the log; by default the one of `grad` and `norm`"
         )
@@ -160,26 +195,6 @@ def _respelled(arguments: Sequence[str]) -> list[str]:
         numeric = re.fullmatch(r"[+-]?[\d.]*\d", word)
         spelled += ["--window", word] if after_one and numeric else [word]
     return spelled
-
-
-def _integer(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer >= 1, got {text!r}")
-    return value
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number >= 0, got {text!r}")
-    return value
 
 
 def _replay(options: Any) -> None:

@@ -237,7 +237,7 @@ def test_windows_before_the_file_and_one_by_one(log, tmp_path, monkeypatch, caps
         (["--window", "0"], "`--window` must be an integer >= 1, got '0'"),
         (["--window", "2", "3.5"], "`--window` must be an integer >= 1, got '3.5'"),
         (["--window", "five"], "`--window` must be an integer >= 1, got 'five'"),
-        (["--lr", "-1"], "`--lr` must be a number >= 0, got '-1'"),
+        (["--lr", "-1"], "`--lr` must be a finite number >= 0, got '-1'"),
         (["--column", "nowt"], "has no numbers in `nowt`, but in: grad_norm, step"),
         (["--out", "a.doc"], "`--out` must end in .png, .svg, .pdf, got a.doc"),
         (
