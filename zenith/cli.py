@@ -108,7 +108,13 @@ def _unless_it_exits(work: Callable[[], int]) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose complaint is a `UserError`, which names the argument in backticks."""
+    """One whose complaint is a `UserError`, which names the argument in backticks.
+
+    It and its subcommands take no option that is abbreviated.
+    """
+
+    def __init__(self, prog: str | None = None, **options: Any) -> None:
+        super().__init__(prog, allow_abbrev=False, **options)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         print(message, end="", file=file)  # argparse's own hides that nobody reads it
@@ -142,7 +148,7 @@ number = checked(float, "a finite number >= 0", lambda value: 0 <= value < math.
 
 def _parser() -> argparse.ArgumentParser:
     about = "ZENITH: SGD that sets its own learning rate from the history of the gradient norm."
-    parser = Parser("zenith", description=about, allow_abbrev=False)
+    parser = Parser("zenith", description=about)
     parser.add_argument("--version", action="version", version=f"zenith-optim {own_version()}")
     commands = parser.add_subparsers(title="commands", required=True)
     _add(commands, "replay", _replay, "Tell what rates ZENITH would have set, from logged norms.")
@@ -155,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add(commands: Any, name: str, run: Callable[[Any], None], about: str) -> None:
     """Add a command with its options; each is one `add` below."""
-    parser = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+    parser = commands.add_parser(name, help=about, description=about)
     parser.set_defaults(run=run)
     add = parser.add_argument
     if name == "replay":

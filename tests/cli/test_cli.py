@@ -37,6 +37,8 @@ MISTAKES = [
     ([], "the following arguments are required: {replay,state}"),
     (["replay"], "the following arguments are required: NORMS"),
     (["replay", "file", "--nonsense"], "unrecognized arguments: --nonsense"),
+    (["--vers"], "the following arguments are required: {replay,state}"),
+    (["replay", "file", "--col", "norm"], "unrecognized arguments: --col norm"),
     (["replay", "file", "--lr", "fast"], "`--lr` must be a finite number >= 0, got 'fast'"),
     (["replay", "file", "--lr", "nan"], "`--lr` must be a finite number >= 0, got 'nan'"),
     (["replay", "no\nwhere"], "no where: cannot be read (No such file or directory)"),

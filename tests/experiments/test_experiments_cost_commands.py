@@ -22,6 +22,7 @@ FILES = sorted(FIGURES.glob("*.json"))
     ("arguments", "message"),
     [
         (["step", "--repetitions", "0"], "`--repetitions` must be an integer >= 1, got '0'"),
+        (["step", "--rep", "2"], "unrecognized arguments: --rep 2"),
         (["step", "--models", "huge"], "`--models` invalid choice: 'huge'"),
         (["step", "--device", "tpu"], "`--device` invalid choice: 'tpu'"),
         (["overhead", "--optimizers", "adam"], "must be one of sgd, pal,"),
