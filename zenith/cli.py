@@ -11,9 +11,9 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from importlib.metadata import PackageNotFoundError, version
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -82,19 +82,22 @@ def guarded(program: str, work: Callable[[], int], packages: Mapping[str, str] =
     """
     _never_fail_to_print()
     try:
-        code = _unless_it_exits(work)
-        sys.stdout.flush()
+        with redirect_stdout(_Output(sys.stdout)) as output:
+            code = _unless_it_exits(work)
+            output.flush()
         return code
     except UserError as error:
         return _fail(program, str(error))
     except ModuleNotFoundError as error:
         return _fail(program, _missing(error, packages))
-    except BrokenPipeError:  # whoever read the output has gone: `zenith replay ... | head -1`
+    except _OutputError as error:
         _discard_output()
-        return BROKEN_PIPE
+        if isinstance(error.reason, BrokenPipeError):  # as by `zenith replay ... | head -1`
+            return BROKEN_PIPE
+        return _fail(program, f"the output cannot be written ({_reason(error.reason)})")
     except OSError as error:
-        _discard_output()
-        return _fail(program, f"the output cannot be written ({_reason(error)})")
+        place = "" if error.filename is None else f"{error.filename}: "
+        return _fail(program, place + _reason(error))
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -105,6 +108,39 @@ def _unless_it_exits(work: Callable[[], int]) -> int:
         return work()
     except SystemExit as done:  # after --help or --version
         return int(done.code or 0)
+
+
+class _OutputError(Exception):
+    """Stdout takes nothing more, for this reason."""
+
+    def __init__(self, reason: OSError) -> None:
+        self.reason = reason
+
+
+class _Output:
+    """Stdout, whose failure is an `_OutputError` and so not taken for another file's."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = StringIO() if stream is None else stream  # None where a shell closed it
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with self._told():
+            return int(self._stream.write(text))
+
+    def flush(self) -> None:
+        with self._told():
+            self._stream.flush()
+
+    @staticmethod
+    @contextmanager
+    def _told() -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise _OutputError(error) from error
 
 
 class Parser(argparse.ArgumentParser):

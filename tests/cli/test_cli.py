@@ -1,5 +1,6 @@
 """The command as a process, as its users start it; and in this process, where that is the same."""
 
+import errno
 import io
 import json
 import os
@@ -199,6 +200,38 @@ def test_a_closed_pipe_is_no_traceback_and_141(tmp_path, command):
     )
     os.close(theirs)
     assert (process.returncode, process.stderr) == (141, "")
+
+
+def no_space():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write to a file does
+
+
+def nobody_reads():
+    ours, theirs = os.pipe()
+    os.close(ours)
+    try:
+        os.write(theirs, b"for a child")
+    finally:
+        os.close(theirs)
+
+
+@pytest.mark.parametrize(
+    ("work", "line"),
+    [
+        (Path("no\nwhere").read_bytes, "no where: No such file or directory"),
+        (no_space, "No space left on device"),
+        (nobody_reads, "Broken pipe"),
+    ],
+)
+def test_what_fails_beside_the_output_is_not_called_the_output(capsys, work, line):
+    assert cli.guarded("program", work) == 2
+    assert capsys.readouterr().err == f"program: error: {line}\n"
+
+
+def test_where_a_shell_has_closed_stdout_nothing_is_printed():
+    command = ["sh", "-c", '"$0" -m zenith --version >&-', sys.executable]
+    process = subprocess.run(command, env=environment(), stderr=subprocess.PIPE, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_a_terminal_without_the_signs_gets_escapes(tmp_path, monkeypatch):
