@@ -34,8 +34,11 @@ def run(options: Namespace) -> int:
     """
     task = tasks.load(options.data, options.data_dir, options.epochs, options.batch_size)
     questions = _questions(options, task.steps * task.segments)
-    _claim(options.out, task.name, questions)
+    _claim(options.out, task.name)
+    made = {str(question.path(task.name).parent) for question in questions}
     folder = _folder(options.out, task.name, options.resume)
+    if folder == options.out:
+        _mark(options.out, made)
     with interruptible() as stopped:
         _train(task, questions, options, folder, stopped)
     if not any(read(path).evals or read(path).outcome for path in paths(folder / task.name)):
@@ -46,6 +49,7 @@ def run(options: Namespace) -> int:
         if stopped() and (options.out / task.name).exists():
             say(f"interrupted; the earlier demo is still in {options.out}, --resume goes on")
             return INTERRUPTED
+        _mark(options.out, made)
         _replace(folder, options.out, task.name)
     report(options.out / task.name)
     if stopped():
@@ -76,22 +80,25 @@ def _chosen(name: str, options: Namespace) -> dict[str, float]:
     return recipe(name, given).chosen(given)
 
 
-def _claim(out: Path, task: str, questions: Sequence[Question]) -> None:
-    """Make sure that the folder is there, and that what is to be replaced is a demo's.
-
-    The mark names the folders of runs that a demo has made.
-    """
-    mark = out / MARK
+def _claim(out: Path, task: str) -> None:
+    """Make sure that the folder is there, and that what is to be replaced is a demo's."""
     with explained(f"`--out` must be a folder to write to, got {out}"):
         out.mkdir(parents=True, exist_ok=True)
-        if any(out.iterdir()) and not mark.exists():
+        if any(out.iterdir()) and not (out / MARK).exists():
             raise UserError(f"`--out` must be empty or hold an earlier demo, got {out}")
-        own = set(mark.read_text().splitlines()) if mark.exists() else set()
-        there = {str(p.relative_to(out)) for p in (out / task).glob("*/")}
-        if foreign := sorted(there - own):
+        there = {str(folder.relative_to(out)) for folder in (out / task).glob("*/")}
+        _mark(out, set())
+        if foreign := sorted(there - _marked(out)):
             raise UserError(f"{out / foreign[0]}: no demo made this, so it is not replaced")
-        made = {str(question.path(task).parent) for question in questions}
-        write(mark, "".join(f"{name}\n" for name in sorted(own | made)).encode())
+
+
+def _mark(out: Path, made: set[str]) -> None:
+    """Note down which folders of runs are the demo's."""
+    write(out / MARK, "".join(f"{name}\n" for name in sorted(_marked(out) | made)).encode())
+
+
+def _marked(out: Path) -> set[str]:
+    return set((out / MARK).read_text().splitlines()) if (out / MARK).exists() else set()
 
 
 def _folder(out: Path, task: str, resume: bool) -> Path:

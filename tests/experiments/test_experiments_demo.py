@@ -153,8 +153,8 @@ def test_a_run_that_no_demo_made_is_not_replaced(tmp_path, monkeypatch, capsys, 
     capsys.readouterr()
     assert main([*ONE, "--lr", "0.2"]) == 2
     assert capsys.readouterr().err == (
-        "experiments: error: zenith-demo/digits/adamw-cosine: no demo made this, so it is not "
-        "replaced\n"
+        "experiments: error: zenith-demo/digits/adamw-cosine,epochs=1: no demo made this, so it is "
+        "not replaced\n"
     )
     assert files(tmp_path) == before
 
@@ -248,9 +248,9 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, capsys):
     def refuse(path, *arguments, **options):  # root may write anywhere
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "write_bytes", refuse)
     assert main([*ONE, "--out", str(tmp_path / "out")]) == 2
-    message = f"`--out` must be a folder to write to, got {tmp_path / 'out'} (Permission denied)"
+    message = f"{tmp_path / 'out' / '.demo'}: cannot be written (Permission denied)"
     assert_one_line(capsys.readouterr().err, message)
 
 
