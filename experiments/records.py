@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, Self
 
 from experiments.errors import UserError, explained
 
-__all__ = ["Journal", "Record", "Records", "paths", "read", "rounded"]
+__all__ = ["Journal", "Record", "Records", "Silent", "paths", "read", "rounded"]
 
 Record = dict[str, Any]
 
@@ -146,6 +146,29 @@ class Journal:
     def close(self) -> None:
         """Write no more."""
         self._file.close()
+
+
+class Silent(Journal):
+    """That of a process which leaves the writing to another."""
+
+    def __init__(self, path: Path, header: Record) -> None:
+        """Claim nothing."""
+        self.path, self.checkpoint = path, path.with_suffix(".pt")
+
+    def begin(self, offset: int | None) -> Self:
+        """Open nothing."""
+        return self
+
+    def write(self, record: Record) -> Record:
+        """Return the record as the other one writes it."""
+        return rounded(record)
+
+    def mark(self) -> int:
+        """Return nothing of use."""
+        return 0
+
+    def close(self) -> None:
+        """Close nothing."""
 
 
 def read(path: Path) -> Records:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -10,7 +11,8 @@ from typing import Any
 import torch
 
 from experiments.errors import UserError, explained
-from experiments.records import Journal, Record, read
+from experiments.parallel import agreed, leads
+from experiments.records import Journal, Record, Silent, read
 from experiments.run import Run
 from experiments.tasks import Task
 
@@ -29,7 +31,8 @@ def train(
     A step of one run is followed by the same step of the next, and who goes first rotates, so that
     whatever else the machine does falls on all of them alike. At the end of each segment a run is
     evaluated and leaves a checkpoint; a run that was cut is taken up there with `resume`, and its
-    records come to be what they would have been. A run that is finished is left as it is.
+    records come to be what they would have been. A run that is finished is left as it is. Of the
+    processes of torchrun, the first one writes.
 
     Args:
         task: what they learn.
@@ -50,7 +53,7 @@ def train(
     with _threads(task.threads), ExitStack() as stack:
         together = [run.question.name for run in runs]
         lanes = [_Lane(run, folder, together) for run in runs]
-        lanes = [lane for lane in lanes if not lane.finished(resume)]
+        lanes = [lane for lane in lanes if not agreed(partial(lane.finished, resume))]
         for lane in lanes:
             lane.open(resume)
             stack.callback(lane.journal.close)
@@ -60,7 +63,7 @@ def train(
             if stopped():
                 return
         for lane in lanes:  # done already, but killed before it could say so
-            if lane.checkpoint.exists():
+            if agreed(lane.checkpoint.exists):
                 yield lane.run, lane.end()
 
 
@@ -91,7 +94,7 @@ class _Lane:
         path = folder / run.question.path(run.task.name)
         header = run.header()
         header["made"]["together"] = together
-        self.journal = Journal(path, header)
+        self.journal = (Journal if leads() else Silent)(path, header)
         self.checkpoint = self.journal.checkpoint
 
     def finished(self, resume: bool) -> bool:
@@ -104,16 +107,20 @@ class _Lane:
         return read(path).outcome is not None
 
     def open(self, resume: bool) -> None:
-        """Begin, or go on where the checkpoint left it; without its records it is of no use."""
-        state: dict[str, Any] = {"offset": 0}
+        """Begin, or go on where the checkpoint left it."""
+        state = agreed(partial(self._left, resume))
+        if state:
+            self.run.load_state_dict(state["run"])
+        self.journal.begin(state["offset"] if state else None)
+
+    def _left(self, resume: bool) -> dict[str, Any] | None:
+        """What the checkpoint holds; without its records it is of no use, and goes."""
         if resume and self.checkpoint.exists():
             state = self._saved()
-        if state["offset"] and state["offset"] <= self.journal.size():
-            self.run.load_state_dict(state["run"])
-            self.journal.begin(state["offset"])
-        else:
-            self.checkpoint.unlink(missing_ok=True)
-            self.journal.begin(None)
+            if state["offset"] <= self.journal.size():
+                return state
+        self.checkpoint.unlink(missing_ok=True)
+        return None
 
     def _saved(self) -> dict[str, Any]:
         with explained(f"{self.checkpoint}: cannot be read"):
@@ -127,20 +134,23 @@ class _Lane:
 
     def save(self) -> None:
         """Write a checkpoint, whole or not at all."""
+        if not leads():
+            return
         state: dict[str, Any] = {"offset": self.journal.mark(), "run": self.run.state_dict()}
-        partial = self.checkpoint.with_suffix(".partial")
+        whole = self.checkpoint.with_suffix(".partial")
         with explained(f"{self.checkpoint}: cannot be written"):
-            with partial.open("wb") as file:
+            with whole.open("wb") as file:
                 torch.save(state, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(partial, self.checkpoint)
+            os.replace(whole, self.checkpoint)
 
     def end(self) -> Record:
         """Write the last line; from then on no checkpoint is needed."""
         record = self.journal.write(self.run.end())
         self.journal.mark()
-        self.checkpoint.unlink(missing_ok=True)
+        if leads():
+            self.checkpoint.unlink(missing_ok=True)
         return record
 
 

@@ -1,0 +1,75 @@
+"""One run on several devices: under torchrun each process takes its part of every batch."""
+
+import os
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from experiments.errors import UserError
+
+__all__ = ["agreed", "begin", "leads", "mean", "part", "replicated"]
+
+T = TypeVar("T")
+
+
+def begin(device: str) -> str:
+    """Join the processes that torchrun has started, if it has; return the device of this one."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
+    dist.init_process_group("nccl" if device == "cuda" else "gloo")
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+
+
+def _size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def leads() -> bool:
+    """Whether this is the process that writes."""
+    return _size() == 1 or dist.get_rank() == 0
+
+
+def agreed(found: Callable[[], T]) -> T:
+    """Return what the leading process finds, which alone looks."""
+    if _size() == 1:
+        return found()
+    objects: list[Any] = [found() if leads() else None]
+    dist.broadcast_object_list(objects)
+    value: T = objects[0]
+    return value
+
+
+def part(batch: Tensor) -> Tensor:
+    """Return the part of a batch that is this process'."""
+    size = _size()
+    if len(batch) % size:
+        raise UserError(f"`--batch-size` must be a multiple of {size} processes, got {len(batch)}")
+    return batch if size == 1 else batch.chunk(size)[dist.get_rank()]
+
+
+def mean(loss: Tensor) -> Tensor:
+    """Return the mean of the processes' losses, each of as many examples."""
+    if _size() > 1:
+        loss = loss.detach().clone()
+        dist.all_reduce(loss)
+        loss /= _size()
+    return loss
+
+
+def replicated(model: nn.Module, device: torch.device) -> nn.Module:
+    """Return what to call in place of the model, so that its gradients are those of all.
+
+    Raises:
+        UserError: if it has batch norm, whose statistics processes share on GPUs alone.
+    """
+    if _size() == 1:
+        return model
+    if device.type == "cpu" and any(isinstance(each, _BatchNorm) for each in model.modules()):
+        raise UserError("torchrun: batch norm is shared among GPUs alone; use `--device cuda`")
+    shared = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return DistributedDataParallel(shared, [device] if device.type == "cuda" else None)
