@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnP
 from experiments import rivals
 from experiments.errors import UserError
 from experiments.recipe import Paper, Recipe, Setting
+from experiments.rivals import signals, variants
 from zenith.torch import Zenith
 
 __all__ = ["BLOCKS", "OPTIMIZERS", "Paper", "Recipe", "Setting", "recipe"]
@@ -65,12 +66,24 @@ def _warmed_up(setting: Setting) -> dict[str, int]:
     return {"warmup_steps": setting.steps // 20}
 
 
+def _patient(setting: Setting) -> dict[str, int]:
+    """1,000 numbers, or those of 2.5 epochs, which is as many on CIFAR-10 in batches of 128."""
+    return {"least": min(1000, round(2.5 * setting.epoch))}
+
+
+def _in_force(optimizer: Any) -> float:
+    return float(optimizer.zenith_metrics()["lr"])
+
+
 def _counted(setting: Setting) -> dict[str, float]:
     return {"epoch": setting.epoch}
 
 
 _LR = {"lr": 0.1}
 _SGD = {"lr": 0.1, "momentum": 0.0}
+_ZENITH = {"lr": 0.1, "window": 500, "momentum": 0.0}
+_CLIP = {"max_grad_norm": 1.0}
+_ADAMW, _ADAMW_LR = partial(AdamW, weight_decay=0.0), {"lr": 1e-3}
 _MOMENTUM = {"momentum": 0.9}
 _D_ADAPTATION, _PRODIGY = "dadaptation:DAdaptSGD", "prodigyopt:Prodigy"
 
@@ -101,7 +114,7 @@ OPTIMIZERS = {
     "zenith": Recipe(
         "ZENITH",
         Zenith,
-        {"lr": 0.1, "window": 500, "momentum": 0.0},
+        _ZENITH,
         color="#0072B2",
         paper=Paper(17.47, 1.337, 0),
     ),
@@ -120,13 +133,7 @@ OPTIMIZERS = {
         told=_warmed_up,
         horizon=True,
     ),
-    "adamw-cosine": Recipe(
-        "AdamW + cosine",
-        partial(AdamW, weight_decay=0.0),
-        {"lr": 1e-3},
-        CosineAnnealingLR,
-        horizon=True,
-    ),
+    "adamw-cosine": Recipe("AdamW + cosine", _ADAMW, _ADAMW_LR, CosineAnnealingLR, horizon=True),
     "dog-averaged": Recipe(
         "DoG, averaged",
         "dog:DoG",
@@ -147,6 +154,27 @@ OPTIMIZERS = {
     ),
     "prodigy-cosine": Recipe(
         "Prodigy + cosine", _PRODIGY, {}, CosineAnnealingLR, rate=_adapted, horizon=True
+    ),
+    # From here on in studies of their own alone, and in neither of the blocks below.
+    **{
+        f"signal-ema-{decay}": Recipe(
+            f"ZENITH, EMA of {decay}", partial(signals.Ema, decay=decay), _ZENITH
+        )
+        for decay in (0.9, 0.99, 0.999)
+    },
+    "signal-halves": Recipe("ZENITH, half batches", signals.Halves, _ZENITH),
+    "signal-successive": Recipe("ZENITH, successive steps", signals.Successive, _ZENITH),
+    "signal-loss": Recipe("ZENITH, the loss", signals.Loss, _ZENITH),
+    "sasa": Recipe("SASA+", signals.Sasa, _LR, told=_patient),
+    "ablation-exponential": Recipe("ZENITH, exponential mean", variants.Exponential, _ZENITH),
+    "ablation-first": Recipe("ZENITH, first mean", variants.First, _ZENITH),
+    "ablation-late": Recipe("ZENITH, one step late", variants.Late, _ZENITH),
+    "ablation-layers": Recipe("ZENITH, layer by layer", variants.Layers, _ZENITH, rate=_none),
+    "zenith-clip": Recipe("ZENITH, clipped", Zenith, _ZENITH | _CLIP),
+    "sgd-clip": Recipe("SGD, clipped", variants.Clipped, _SGD | _CLIP),
+    "adamw": Recipe("AdamW", _ADAMW, _ADAMW_LR),
+    "adamw-zenith": Recipe(
+        "AdamW + ZENITH", variants.AdamWZenith, {"lr": 1e-3, "window": 500}, rate=_in_force
     ),
 }
 

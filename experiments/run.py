@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -113,7 +113,7 @@ class Run:
 
     def step(self, batch: Any) -> Record | None:
         """Make one training step, on the clock; return its record where one is due."""
-        self._batch = _moved(batch, self.device)
+        self._batch = self._moved(batch)
         start = self._now()
         if self._planned("step") and self.steps:  # so that until here the rate was that in force
             self.scheduler.step()
@@ -128,15 +128,24 @@ class Run:
             self.scheduler.step(self._validation_loss())
         return line
 
-    def closure(self, backward: bool = True) -> Tensor:
+    def closure(self, backward: bool = True, half: int | None = None) -> Tensor:
         """Return the loss of the batch, and, if wanted, leave its gradient in the parameters.
 
-        Every pass over one batch draws the same noise (dropout): it depends on the step alone.
+        Every pass over one batch draws the same noise (dropout): it depends on the step alone. Only
+        the second half of a batch, after the first, draws noise of its own.
+
+        Args:
+            backward: whether to take the gradient.
+            half: 0 or 1, for that half of the batch alone, the first of which has the odd one.
         """
-        torch.manual_seed(self.question.seed * 1_000_003 + self.steps)
+        if half != 1:
+            torch.manual_seed(self.question.seed * 1_000_003 + self.steps)
+        batch = self._batch
+        if half is not None:
+            batch = _mapped(lambda part: part.tensor_split(2)[half], batch)
         with torch.set_grad_enabled(backward):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.question.amp):
-                loss = self.task.loss(self.model, self._batch)
+                loss = self.task.loss(self.model, batch)
             if self.question.l2:
                 squares = torch.stack([p.square().sum() for p in self.model.parameters()])
                 loss = loss + self.question.l2 / 2 * squares.sum()
@@ -252,7 +261,10 @@ class Run:
         """Take batch norm's statistics anew, at the weights as they are, on 50 batches."""
         if _normalizes(self.model):
             for batch in islice(self.task.batches(self.question.seed, self.segment), 50):
-                self.task.loss(self.model, _moved(batch, self.device))
+                self.task.loss(self.model, self._moved(batch))
+
+    def _moved(self, batch: Any) -> Any:
+        return _mapped(lambda part: part.to(self.device, non_blocking=True), batch)
 
     def _now(self) -> float:
         if self.device.type == "cuda":
@@ -267,11 +279,12 @@ def _normalizes(model: nn.Module) -> bool:
 _OWN = ("steps", "segment", "seconds", "diverged")
 
 
-def _moved(batch: Any, device: torch.device) -> Any:
+def _mapped(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """A batch with each of its tensors changed."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, tuple | list):
-        return type(batch)(_moved(part, device) for part in batch)
+        return type(batch)(_mapped(change, part) for part in batch)
     return batch
 
 

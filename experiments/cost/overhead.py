@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from experiments.cost.cases import Document, grid
 from experiments.cost.paired import Quartiles, differences, quartiles, ratios, spread
 from experiments.cost.timed import Timed, constant, machine, measured
-from experiments.optimizers import OPTIMIZERS, recipe
+from experiments.optimizers import BLOCKS, OPTIMIZERS, recipe
 
 __all__ = ["draw", "measure", "short", "state_bytes", "table"]
 
@@ -37,7 +37,9 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own 
 
 def measure(options: Any) -> Document:
     """Return every figure as a document that `json` can write."""
-    names = list(dict.fromkeys(["sgd", *(options.optimizers or OPTIMIZERS)]))
+    rows = {name for block in BLOCKS.values() for name, _ in block}
+    chosen = options.optimizers or (name for name in OPTIMIZERS if name in rows)
+    names = list(dict.fromkeys(["sgd", *chosen]))
     recipes = {name: recipe(name, {}) for name in names}
     made_with, device = machine(options), options.device
     task = constant("vgg19", options.batch, device, options.width)

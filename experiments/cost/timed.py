@@ -89,10 +89,10 @@ class Timed(Run):
         self.batch = task.batch
         self.inside: list[tuple[Any, Any]] = []  # when a closure began and ended
 
-    def closure(self, backward: bool = True) -> Tensor:
+    def closure(self, backward: bool = True, half: int | None = None) -> Tensor:
         """Return the loss, as a run does, and stamp it."""
         start = stamp(self.device)
-        loss = super().closure(backward)
+        loss = super().closure(backward, half)
         self.inside.append((start, stamp(self.device)))
         return loss
 

@@ -2,7 +2,10 @@
 
 `step(closure)` is called as with any optimizer of torch, but for one thing: an optimizer that
 evaluates the loss elsewhere calls `closure(backward=False)`, which returns the loss of the same
-batch at the parameters as they are then, and leaves the gradients as they are.
+batch at the parameters as they are then, and leaves the gradients as they are; and one that wants
+the gradients of the halves of a batch calls `closure(half=0)` and `closure(half=1)`.
+
+`signals` and `variants` are ZENITH itself, with another signal or another mean.
 """
 
 from experiments.rivals.dowg import DoWG

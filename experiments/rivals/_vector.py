@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-__all__ = ["Closure", "Rival", "Tensors", "dot", "largest", "square"]
+__all__ = ["Closure", "Rival", "Tensors", "buffers", "dot", "largest", "square"]
 
 Closure = Callable[..., Tensor]
 Tensors = list[Tensor]
@@ -27,6 +27,14 @@ def square(xs: Sequence[Tensor]) -> float:
 def largest(xs: Sequence[Tensor]) -> float:
     """The greatest size of an entry of a list of tensors."""
     return float(torch.stack(torch._foreach_norm(list(xs), float("inf"))).max())
+
+
+def buffers(optimizer: Optimizer, params: Tensors, name: str) -> Tensors:
+    """A tensor like each parameter in the state of an optimizer, zero at first."""
+    for p in params:
+        if name not in optimizer.state[p]:
+            optimizer.state[p][name] = torch.zeros_like(p)
+    return [optimizer.state[p][name] for p in params]
 
 
 class Rival(Optimizer):
@@ -65,10 +73,7 @@ class Rival(Optimizer):
 
     def buffers(self, params: Tensors, name: str) -> Tensors:
         """A tensor like each parameter, zero at first."""
-        for p in params:
-            if name not in self.state[p]:
-                self.state[p][name] = torch.zeros_like(p)
-        return [self.state[p][name] for p in params]
+        return buffers(self, params, name)
 
     def elsewhere(self, closure: Closure, params: Tensors, along: Tensors, far: float) -> float:
         """The loss after `far` steps along a direction; the parameters end where they began."""
