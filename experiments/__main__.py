@@ -117,6 +117,7 @@ def show_list(_options: argparse.Namespace) -> None:
 
 def run_one(options: argparse.Namespace) -> None:
     """Train one run, or go on with it; a line for each evaluation."""
+    from experiments import parallel
     from experiments.optimizers import recipe
     from experiments.run import Question, Run, checked_device
     from experiments.train import train
@@ -137,10 +138,10 @@ def run_one(options: argparse.Namespace) -> None:
         options.batch_size,
         options.amp,
     )
-    run = Run(task, question, device)
-    for _, record in train(task, [run], options.out, options.resume):
-        if record["kind"] != "step":
-            print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
+    with parallel.joined(device) as own:
+        for _, record in train(task, [Run(task, question, own)], options.out, options.resume):
+            if record["kind"] != "step" and parallel.leads():
+                print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

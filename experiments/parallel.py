@@ -1,28 +1,36 @@
 """One run on several devices: under torchrun each process takes its part of every batch."""
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # imported later, by DDP, it would hold the process group for ever
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from experiments.errors import UserError
 
-__all__ = ["agreed", "begin", "leads", "mean", "part", "replicated"]
+__all__ = ["agreed", "joined", "leads", "mean", "part", "replicated"]
 
 T = TypeVar("T")
 
 
-def begin(device: str) -> str:
-    """Join the processes that torchrun has started, if it has; return the device of this one."""
+@contextmanager
+def joined(device: str) -> Iterator[str]:
+    """Join the processes that torchrun has started, if it has; yield the device of this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return device
+        yield device
+        return
     dist.init_process_group("nccl" if device == "cuda" else "gloo")
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    yield f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" else device
+    # Once no model holds the group, gloo's threads end here; later, they would abort the process.
+    gc.collect()
+    dist.destroy_process_group()
 
 
 def _size() -> int:

@@ -4,7 +4,8 @@ The first line, of `kind` "run", is the whole question: `format` (the version of
 `task`, `optimizer`, `seed`, `options` (of the optimizer), what the task says of its data and length
 (`steps` and `epochs` of a segment, `segments`), `log_every`, `parameters` (of the network), and,
 under `made`, the versions and the machine on which it began, and `together`: the optimizers that
-were trained in step with it. It has no date and no path, so that two runs can be compared. The others:
+were trained in step with it. It has no date and no path, so that two runs can be compared. The
+others:
 
 - `step`, after every `log_every` steps and at the end of a segment: `step`, `loss` (the mean over
   the steps since the line before), `lr` (in force at this step), `seconds` (of training so far,
@@ -116,7 +117,7 @@ class Journal:
         return self
 
     def _lock(self) -> None:
-        """Keep other processes off the file while it is open, where the system can (not Windows)."""
+        """Keep other processes off the open file, where the system can (not Windows)."""
         try:
             import fcntl
         except ModuleNotFoundError:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
 
+from experiments import parallel
 from experiments.errors import UserError
 from experiments.optimizers import Recipe, Setting, recipe
 from experiments.records import Record
@@ -91,6 +92,7 @@ class Run:
         self.recipe = beside or recipe(question.optimizer, question.options)
         torch.manual_seed(question.seed)
         self.model = task.network().to(self.device)
+        self._trained = parallel.replicated(self.model, self.device)
         self._epoch = task.steps / task.epochs  # in steps
         setting = Setting(task.steps * task.segments, self._epoch, _normalizes(self.model))
         self.optimizer, self.scheduler = self.recipe.make(
@@ -113,7 +115,7 @@ class Run:
 
     def step(self, batch: Any) -> Record | None:
         """Make one training step, on the clock; return its record where one is due."""
-        self._batch = self._moved(batch)
+        self._batch = self._moved(_mapped(parallel.part, batch))
         start = self._now()
         if self._planned("step") and self.steps:  # so that until here the rate was that in force
             self.scheduler.step()
@@ -145,18 +147,19 @@ class Run:
             batch = _mapped(lambda part: part.tensor_split(2)[half], batch)
         with torch.set_grad_enabled(backward):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.question.amp):
-                loss = self.task.loss(self.model, batch)
+                loss = self.task.loss(self._trained, batch)
             if self.question.l2:
                 squares = torch.stack([p.square().sum() for p in self.model.parameters()])
                 loss = loss + self.question.l2 / 2 * squares.sum()
             if backward:
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]  # torch's own method has no types
-        return loss
+        return parallel.mean(loss)
 
     def finish_segment(self) -> Record:
         """Evaluate, off the clock; return the record."""
         self.segment += 1
+        self.seconds = parallel.agreed(lambda: self.seconds)
         train_loss = self._mean_loss(0)
         measures = self._evaluated()
         self._losses, self._logged = [], 0

@@ -147,7 +147,9 @@ def _signals(_: Length) -> list[Question]:
 
 
 def _ablations(_: Length) -> list[Question]:
-    return _of("zenith", *(f"ablation-{what}" for what in ("exponential", "first", "late", "layers")))
+    return _of(
+        "zenith", *(f"ablation-{what}" for what in ("exponential", "first", "late", "layers"))
+    )
 
 
 def _momentum(_: Length) -> list[Question]:
@@ -159,7 +161,9 @@ def _adamw(_: Length) -> list[Question]:
 
 
 def _clipped(_: Length) -> list[Question]:
-    clipped = [row for x in (0.3, 1.0, 3.0) for row in _of("zenith-clip", "sgd-clip", max_grad_norm=x)]
+    clipped = [
+        row for x in (0.3, 1.0, 3.0) for row in _of("zenith-clip", "sgd-clip", max_grad_norm=x)
+    ]
     return [*_of("zenith", "sgd"), *clipped]
 
 
@@ -212,9 +216,7 @@ STUDIES = {
     "figure6": Study(
         "The window", [(_windows, _tasks(("desk-a",)))], paper="Figure 6", figures=("6",)
     ),
-    "horizon": Study(
-        "Stopped at any time", [(_stopped, _tasks(DESK))], figures=("horizon",)
-    ),
+    "horizon": Study("Stopped at any time", [(_stopped, _tasks(DESK))], figures=("horizon",)),
     "noise": Study(
         "How much of the norm is noise",
         [(_batches, _tasks(("desk-a", "desk-c")))],
