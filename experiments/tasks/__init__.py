@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # so that a command of another framework does without torch
 
 __all__ = ["FASHION_MNIST_DIR", "FASHION_MNIST_FILES", "NAMES", "Task", "load"]
 
-NAMES = ("digits", "fashion-mnist")
+NAMES = ("digits", "fashion-mnist", "desk-a", "desk-b", "desk-c")
 
 
 class Task(Protocol):
@@ -20,6 +20,9 @@ class Task(Protocol):
 
     A *segment* is what lies between two evaluations; checkpoints fall on its ends. The batches of a
     segment depend on `(seed, segment)` alone, so a run that is resumed needs no sampler's state.
+
+    A task that has validation images also has `validation_loss(model)`, which a plateau is judged
+    by, and gives their accuracy in `evaluate`; of another it is None or missing.
     """
 
     @property
@@ -66,7 +69,8 @@ def load(
     Args:
         name: one of `NAMES`.
         folder: where its files are, if it has any.
-        epochs: how long a run is; by default the task's own length.
+        epochs: how long a run is; by default the task's own length. Where it is no multiple of the
+            task's segment, segments are shorter, and evaluations more frequent.
         batch: images in a batch; by default the task's own number.
 
     Raises:

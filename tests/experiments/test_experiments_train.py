@@ -8,8 +8,8 @@ from _demo import NAMES, TRAIN, questions, recorded, tiny, tiny_data
 
 from experiments import run as running
 from experiments.run import Question, Run
-from experiments.tasks import classify, networks
-from experiments.tasks.classify import Classify, accuracy
+from experiments.tasks import images, networks
+from experiments.tasks.classify import Classify
 from experiments.train import train
 
 
@@ -64,8 +64,8 @@ def test_who_goes_first_rotates(tmp_path, watched):
 
 
 def test_batches_cover_each_epoch_once_in_an_order_that_the_seed_sets():
-    images = torch.arange(10.0).reshape(10, 1, 1, 1)
-    data = tiny_data()._replace(train_images=images, train_labels=torch.arange(10))
+    numbered = torch.arange(10.0).reshape(10, 1, 1, 1)
+    data = tiny_data()._replace(train_images=numbered, train_labels=torch.arange(10))
     task = Classify("digits", data, networks.small, batch=3, segments=2)
 
     def drawn(seed, segment):
@@ -117,19 +117,19 @@ def test_the_budget_in_hours_ends_a_run_after_a_segment(tmp_path, monkeypatch):
 
 
 def test_accuracy_is_a_share_of_all_test_images(monkeypatch):
-    data = tiny_data()
-    right = torch.nn.functional.one_hot(data.test_labels, 10).float()
+    task = tiny()
+    right = torch.nn.functional.one_hot(task.data.test_labels, 10).float()
     right[:3] = right[:3].roll(1, dims=1)  # three of twelve wrong
 
     class Oracle(torch.nn.Module):
         def forward(self, images):
             return right
 
-    assert accuracy(Oracle(), data.test_images, data.test_labels) == 75.0
+    assert task.evaluate(Oracle()) == {"test_accuracy": 75.0}
     model = networks.small(8)
-    whole = accuracy(model, data.test_images, data.test_labels)
-    monkeypatch.setattr(classify, "TEST_BATCH", 5)
-    assert accuracy(model, data.test_images, data.test_labels) == whole
+    whole = task.evaluate(model)
+    monkeypatch.setattr(images, "TEST_BATCH", 5)
+    assert task.evaluate(model) == whole
 
 
 def test_the_models_stay_apart():
