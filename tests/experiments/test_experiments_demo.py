@@ -199,7 +199,7 @@ MISTAKES = [
     (["demo", "--optimizers", ""], ", got ''"),
     (["demo", "--optimizers", "sgd, sgd"], "`--optimizers` must name each one once, got sgd,sgd"),
     (["demo", "--optimizers", "dowg", "--lr", "1"], "`--lr` is no option of dowg, which takes no"),
-    (["demo", "--data", "cifar"], "`task` must be one of digits, fashion-mnist, got 'cifar'"),
+    (["demo", "--data", "cifar"], "`task` must be one of digits, fashion-mnist, desk-a, "),
     (["demo", "--data-dir", "."], "the digits come with scikit-learn and take no folder, got ."),
     (
         ["demo", "--data", "fashion-mnist", "--data-dir", "none"],
