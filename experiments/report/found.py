@@ -1,27 +1,63 @@
 """What there is to report on: the records of many files, whatever the state of one of them."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.records import Records, read
+from experiments.records import Records, paths, read
+from experiments.report.summary import Runs, grouped, own_name, place
 from experiments.terminal import say
 
-__all__ = ["sound"]
+__all__ = ["Tasks", "gathered", "sound"]
+
+Tasks = Mapping[str, Runs]  # by task; a name without a run is one that is missing
 
 
-def sound(files: Iterable[Path]) -> dict[Path, Records]:
+def sound(files: Iterable[Path], ended: bool = False) -> dict[Path, Records]:
     """Return the records in those files that can be read.
 
     One that cannot, or has no evaluation yet, is named on stderr in one line.
+
+    Args:
+        files: of runs.
+        ended: leave out the runs that are under way.
     """
     found = {}
     for path in files:
         try:
-            found[path] = read(path)
+            run = read(path)
         except UserError as error:
             say(f"left out: {error}")
             continue
-        if not found[path].evals and found[path].outcome is None:
-            say(f"left out: {path}: no evaluation yet")
+        if run.outcome is None and (ended or not run.evals):
+            say(f"left out: {path}: {'not finished' if run.evals else 'no evaluation yet'}")
+        if run.outcome or not ended:
+            found[path] = run
     return found
+
+
+def gathered(folder: Path, rows: Mapping[str, Sequence[str]]) -> Tasks:
+    """Return the runs of a study that have ended, from `folder/TASK/NAME/seed-N.jsonl[.gz]`.
+
+    Args:
+        folder: of the records.
+        rows: by task, the names of the runs that there should be.
+
+    Raises:
+        UserError: naming the file or folder, if there is no run at all, a run is there twice or in
+            the folder of another, or the runs of a task are not of one question.
+    """
+    tasks = {task: _gathered(folder / task, names) for task, names in rows.items()}
+    if not any(own for runs in tasks.values() for own in runs.values()):
+        raise UserError(f"{folder}: holds no finished run of {', '.join(rows)}")
+    return tasks
+
+
+def _gathered(folder: Path, names: Iterable[str]) -> Runs:
+    there = [folder / name for name in names if any((folder / name).glob("seed-*.jsonl*"))]
+    found = sound((path for place in there for path in paths(place)), ended=True)
+    runs = grouped(found)
+    for path, run in found.items():
+        if own_name(run.header) != path.parent.name:
+            raise UserError(f"{path}: is a run of {own_name(run.header)}, which its folder is not")
+    return {name: runs.get(name, {}) for name in sorted(names, key=place)}

@@ -1,11 +1,9 @@
 """The picture of the runs of a task: four panels, drawn from the records alone."""
 
-import io
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,26 +11,16 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from experiments.optimizers import OPTIMIZERS, Recipe
+from experiments.optimizers import OPTIMIZERS
 from experiments.records import Record
+from experiments.report.style import colour, rendered
 from experiments.report.summary import Runs, label
 from zenith.plot import plot
 
 __all__ = ["curve", "draw", "running_mean"]
 
 SMOOTHING = 25  # step records in the running mean of the loss
-STYLE: dict[Any, Any] = {
-    "font.size": 17,
-    "axes.titlesize": 19,
-    "axes.titlelocation": "left",
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.alpha": 0.3,
-    "lines.linewidth": 2.5,
-    "legend.frameon": False,
-    "legend.fontsize": 16,
-}
+SIZES = {"font.size": 17, "axes.titlesize": 19, "lines.linewidth": 2.5, "legend.fontsize": 16}
 
 
 class Curve(NamedTuple):
@@ -46,20 +34,20 @@ class Curve(NamedTuple):
 
 def draw(runs: Runs) -> bytes:
     """Return the picture of all runs of a task as a PNG of 1600 x 1000 pixels."""
-    # A Figure without pyplot has no global state and no window, and Agg renders it everywhere.
-    with mpl.rc_context({**mpl.rcParamsDefault, **STYLE}):
-        figure = Figure(figsize=(16, 10), dpi=100, layout="constrained")
-        panels = figure.subplots(2, 2)
-        _norms(panels[0, 0], runs)
-        _rates(panels[0, 1], runs)
-        _losses(panels[1, 0], runs)
-        _accuracies(panels[1, 1], runs)
-        lines, _ = panels[0, 1].get_legend_handles_labels()
-        handles = [*lines, Patch(color="0.85", label="range of the seeds")]
-        figure.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=3)
-        file = io.BytesIO()
-        figure.savefig(file, format="png", metadata={"Software": None})
-        return file.getvalue()
+    return rendered(lambda: _drawn(runs), SIZES)
+
+
+def _drawn(runs: Runs) -> Figure:
+    figure = Figure(figsize=(16, 10), dpi=100, layout="constrained")
+    panels = figure.subplots(2, 2)
+    _norms(panels[0, 0], runs)
+    _rates(panels[0, 1], runs)
+    _losses(panels[1, 0], runs)
+    _accuracies(panels[1, 1], runs)
+    lines, _ = panels[0, 1].get_legend_handles_labels()
+    handles = [*lines, Patch(color="0.85", label="range of the seeds")]
+    figure.legend(handles=handles, loc="outside upper center", ncols=4, handlelength=3)
+    return figure
 
 
 def _norms(axes: Axes, runs: Runs) -> None:
@@ -68,7 +56,7 @@ def _norms(axes: Axes, runs: Runs) -> None:
         seed = min(own)
         rows = [line for line in own[seed].steps if "scale" in line and None not in line.values()]
         if rows:
-            plot(rows, axes=(axes, None), label=f"seed {seed}", color=_recipe(name).color)
+            plot(rows, axes=(axes, None), label=f"seed {seed}", color=colour(name))
             return
     axes.text(0.5, 0.5, "no run of ZENITH", transform=axes.transAxes, ha="center")
 
@@ -103,14 +91,10 @@ def _lines(runs: Runs, name: str, kind: Literal["steps", "evals"]) -> list[Recor
     return [line for run in runs[name].values() for line in getattr(run, kind)]
 
 
-def _recipe(name: str) -> Recipe:
-    return OPTIMIZERS[name.partition(",")[0]]
-
-
 def _plot(axes: Axes, curve: Curve, name: str, label: str = "") -> None:
-    color, dash = _recipe(name).color, _recipe(name).dash
-    axes.fill_between(curve.x, curve.low, curve.high, color=color, alpha=0.15, linewidth=0)
-    axes.plot(curve.x, curve.mean, color=color, linestyle=dash, label=label)
+    axes.fill_between(curve.x, curve.low, curve.high, color=colour(name), alpha=0.15, linewidth=0)
+    dash = OPTIMIZERS[name.partition(",")[0]].dash
+    axes.plot(curve.x, curve.mean, color=colour(name), linestyle=dash, label=label)
 
 
 def _title(axes: Axes, title: str, x: str, y: str) -> None:

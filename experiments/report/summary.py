@@ -11,7 +11,7 @@ from experiments.optimizers import OPTIMIZERS
 from experiments.records import Record, Records, rounded
 from experiments.run import Question
 
-__all__ = ["Runs", "grouped", "label", "overhead", "reference", "summarise"]
+__all__ = ["Runs", "grouped", "label", "overhead", "own_name", "place", "reference", "summarise"]
 
 Runs = Mapping[str, Mapping[int, Records]]  # by the name of the optimizer, and the seed
 
@@ -36,15 +36,21 @@ def grouped(found: Mapping[Path, Records]) -> Runs:
                 f"{path}: `optimizer` must be one of {known}, got {header['optimizer']!r}"
             )
         _same(header, next(iter(found.values())).header, path)
-        name = Question(header["optimizer"], options=header["options"], l2=header["l2"]).name
+        name = own_name(header)
         own = runs.setdefault(name, {})
         if header["seed"] in own:
             raise UserError(f"{path}: `seed` {header['seed']} of {name} is in another file too")
         own[header["seed"]] = run
-    return dict(sorted(runs.items(), key=lambda item: _place(item[0])))
+    return {name: runs[name] for name in sorted(runs, key=place)}
 
 
-def _place(name: str) -> tuple[bool, int, str]:
+def own_name(header: Record) -> str:
+    """Return the name of the run with this header, as its folder has it."""
+    return Question(header["optimizer"], options=header["options"], l2=header["l2"]).name
+
+
+def place(name: str) -> tuple[bool, int, str]:
+    """Return the order of the names: ZENITH first, then as in the registry, then by options."""
     slug = name.partition(",")[0]
     return slug != "zenith", list(OPTIMIZERS).index(slug), name
 

@@ -1,0 +1,164 @@
+"""The figures of a study, from the records alone.
+
+What the records do not have is no line, and a panel without any says so. The numbers of a panel
+are means over the seeds.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from statistics import median
+from typing import Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments.records import Record, Records
+from experiments.report.measures import Reach, lower_is_better, reach
+from experiments.report.panels import (
+    finished,
+    judged,
+    look,
+    panels,
+    plot,
+    series,
+    tinted,
+    titled,
+    wrapped,
+    zoomed,
+)
+from experiments.report.sections import Column, Section
+from experiments.report.statistics import profile
+from experiments.report.style import rendered
+from experiments.report.sweeps import flatness, landscape, sharpness, swept
+
+__all__ = ["FIGURES", "picture"]
+
+STOPPED = {
+    "test_accuracy": "as it is",
+    "cooldown_accuracy": "after a cooldown",
+    "averaged_accuracy": "averaged",
+    "cooldown_averaged_accuracy": "averaged, after a cooldown",
+}
+FACTORS = np.geomspace(1, 16, 200)
+_SIZES = {"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10}
+
+
+def picture(name: str, section: Section) -> bytes:
+    """Return one of `FIGURES` as a PNG, the same bytes for the same records."""
+    return rendered(lambda: finished(FIGURES[name](section)), _SIZES)
+
+
+def over_time(section: Section) -> Figure:
+    """Figure 1: training loss and accuracy over the time of training, by task."""
+    figure, grid = panels(2, len(section.columns))
+    for (losses, accuracies), column in zip(grid.T, section.columns, strict=True):
+        titled(losses, column.title, "seconds of training", "training loss, mean of a segment")
+        losses.set_yscale("log")
+        titled(accuracies, "", "seconds of training", judged(column))
+        for name, runs in column.runs.items():
+            style = look(name, column.runs)
+            plot(losses, series(runs, "evals", "train_loss", "seconds"), **style)
+            plot(accuracies, series(runs, "evals", column.measure, "seconds"), **style)
+        if not lower_is_better(column.measure):
+            zoomed(accuracies)
+    return figure
+
+
+def schedule(section: Section) -> Figure:
+    """Figure 2: the mean norm that ZENITH measures, and its rate, by task."""
+    figure, grid = panels(1, 2)
+    norms, rates = grid[0]
+    titled(norms, "(a) mean norm of the gradient", "iteration", "L2 norm")
+    norms.set_yscale("log")
+    titled(rates, "(b) learning rate", "iteration", "learning rate")
+    for column, tint in tinted(section):
+        runs = column.runs.get(section.reference or "", {})
+        full = {seed: run._replace(steps=_full(run)) for seed, run in runs.items()}
+        plot(norms, series(full, "steps", "mean"), color=tint, label=column.title)
+        plot(rates, series(runs, "steps", "lr"), color=tint, label=column.title)
+    return figure
+
+
+def rates(section: Section) -> Figure:
+    """Figures 3f and 4: the rate of every optimizer that has one, by task."""
+    return _over_steps(section, "steps", "lr", "learning rate")
+
+
+def noise(section: Section) -> Figure:
+    """What share of the norm of a batch's gradient is noise, by task."""
+    return _over_steps(section, "evals", "noise_share", "share of noise")
+
+
+def horizon(section: Section) -> Figure:
+    """The accuracy when stopped at any part of the run: as it is, averaged, after a cooldown."""
+    figure, grid = panels(len(section.columns), len(STOPPED))
+    for across, column in zip(grid, section.columns, strict=True):
+        for axes, (measure, how) in zip(across, STOPPED.items(), strict=True):
+            titled(axes, f"{column.title}, {how}", "stopped at % of the run", "test accuracy, %")
+            for name, runs in column.runs.items():
+                shared = {seed: _shared(run) for seed, run in runs.items()}
+                style = look(name, column.runs) | {"marker": "."}
+                plot(axes, series(shared, "evals", measure, "share"), **style)
+        zoomed(*across)
+    return figure
+
+
+def profiles(section: Section) -> Figure:
+    """The performance profiles of the way to the target of each task, of those that have them all.
+
+    The way is the median over the seeds.
+    """
+    figure, grid = panels(1, 2)
+    columns = [column for column in section.columns if column.target is not None]
+    whole = [row for row in section.rows if all(column.runs.get(row) for column in columns)]
+    for axes, field in zip(grid[0], Reach._fields, strict=True):
+        titled(axes, field, "times those of the fastest", "share of the tasks")
+        axes.set_xscale("log", base=2)
+        ways = {row: [_way(column, row, field) for column in columns] for row in whole}
+        for row, shares in profile(ways, FACTORS).items() if columns and whole else ():
+            plot(axes, (FACTORS, shares), drawstyle="steps-post", **look(row, whole))
+    return figure
+
+
+def _over_steps(section: Section, kind: Literal["steps", "evals"], measure: str, y: str) -> Figure:
+    figure, grid = wrapped(len(section.columns))
+    for axes, column in zip(grid, section.columns, strict=True):
+        titled(axes, column.title, "iteration", y)
+        axes.set_yscale("log")
+        for name, runs in column.runs.items():
+            plot(axes, series(runs, kind, measure), **look(name, column.runs))
+    return figure
+
+
+def _full(run: Records) -> list[Record]:
+    """The steps of ZENITH since its window is full."""
+    return [line for line in run.steps if line.get("zenith")]
+
+
+def _shared(run: Records) -> Records:
+    """The run with the share of it that lies before each evaluation, in percent."""
+    whole = run.header["segments"]
+    return run._replace(evals=[at | {"share": 100 * at["segment"] / whole} for at in run.evals])
+
+
+def _way(column: Column, row: str, field: str) -> float:
+    """The median over the seeds, of steps or seconds."""
+    target = column.target or 0.0
+    reached = [reach(run, target, column.measure) for run in column.runs[row].values()]
+    return float(median(getattr(each, field) for each in reached))
+
+
+FIGURES: Mapping[str, Callable[[Section], Figure]] = {
+    "figure1": over_time,
+    "figure2": schedule,
+    "figure3ab": sharpness,
+    "figure3d": landscape,
+    "figure3e": flatness,
+    "figure3f": rates,
+    "figure3gh": partial(swept, option="lr"),
+    "figure4": rates,
+    "figure6": partial(swept, option="window"),
+    "profile": profiles,
+    "horizon": horizon,
+    "noise": noise,
+}

@@ -1,0 +1,120 @@
+"""What the figures of a study are made of: panels, lines over the seeds, and one legend."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from math import ceil
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from experiments.records import Records
+from experiments.report.cells import unit
+from experiments.report.picture import curve
+from experiments.report.sections import Column, Section, parsed
+from experiments.report.style import colour, dash, shades
+from experiments.report.summary import label
+
+__all__ = [
+    "Line",
+    "finished",
+    "judged",
+    "look",
+    "panels",
+    "plot",
+    "series",
+    "titled",
+    "wrapped",
+    "zoomed",
+]
+
+Line = tuple[NDArray[np.float64], NDArray[np.float64]]
+_PANEL = (5.2, 3.9)  # inches, of 100 dots
+_WIDE = 3  # panels side by side, where their rows have no meaning of their own
+
+
+def panels(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure and its panels, shape (rows, columns)."""
+    size = (_PANEL[0] * columns, _PANEL[1] * rows)
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False)
+
+
+def wrapped(count: int) -> tuple[Figure, list[Axes]]:
+    """Return a figure and so many panels of it, in rows of three."""
+    figure, grid = panels(ceil(count / _WIDE), min(count, _WIDE))
+    for spare in grid.flat[count:]:
+        spare.remove()
+    return figure, [*grid.flat[:count]]
+
+
+def titled(axes: Axes, title: str, x: str, y: str) -> None:
+    """Say what a panel shows."""
+    axes.set(title=title, xlabel=x, ylabel=y)
+
+
+def judged(column: Column) -> str:
+    """Return the measure of a column as an axis has it."""
+    return f"{column.measure.replace('_', ' ')}, {unit(column)}"
+
+
+def look(name: str, names: Iterable[str]) -> dict[str, Any]:
+    """Return how the line of an optimizer looks among others; ZENITH's is wider."""
+    own = parsed(name)[0] == "zenith"
+    return {
+        "color": colour(name),
+        "linestyle": dash(name, names),
+        "label": label(name),
+        "linewidth": 2.4 if own else 1.3,
+        "zorder": 3 if own else 2,
+    }
+
+
+def series(
+    runs: Mapping[int, Records], kind: Literal["steps", "evals"], y: str, x: str = "step"
+) -> Line:
+    """Return the mean of a number over the seeds, at the mean of another; those that have it."""
+    every = [line for run in runs.values() for line in getattr(run, kind)]
+    lines = [line for line in every if line.get(y) is not None]
+    along = curve(lines, "step", y)
+    return (along.x if x == "step" else curve(lines, "step", x).mean), along.mean
+
+
+def tinted(section: Section) -> Iterator[tuple[Column, Any]]:
+    """Yield each task with a colour of its own."""
+    yield from zip(section.columns, shades(len(section.columns), "turbo"), strict=True)
+
+
+def plot(axes: Axes, line: Line, **style: Any) -> None:
+    """Draw a line, unless it is empty, so that no legend names it."""
+    if len(line[0]):
+        axes.plot(*line, **style)
+
+
+def zoomed(*across: Axes) -> None:
+    """Let the axes of an accuracy begin, all alike, where the better ones can be told apart.
+
+    That is a little more below the lower quartile of where the lines end than the top is above it.
+    """
+    lines = [np.asarray(line.get_ydata(), np.float64) for axes in across for line in axes.lines]
+    if not lines:
+        return
+    top, low = max(line.max() for line in lines), np.quantile([line[-1] for line in lines], 0.25)
+    bottom = max(low - (top - low) - 1, min(line.min() for line in lines))
+    for axes in across:
+        axes.set_ylim(bottom, top + (top - bottom) / 30 + 0.1)
+
+
+def finished(figure: Figure) -> Figure:
+    """Say in each panel without a line that there are no runs; make the one legend."""
+    handles: dict[str, Any] = {}
+    for axes in figure.axes:
+        if not axes.lines:
+            axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center")
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(text, handle)
+    columns = min(6, len(handles))
+    if handles:
+        figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
+    return figure

@@ -1,0 +1,197 @@
+"""What may be compared: runs by task, strength of L2 and block, with what the tables are about."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import inf
+from statistics import fmean
+from typing import NamedTuple
+
+from experiments.optimizers import BLOCKS
+from experiments.records import Records
+from experiments.report.found import Tasks
+from experiments.report.measures import headline, lower_is_better, main_measure
+from experiments.report.summary import Runs, place
+from experiments.run import Question
+
+__all__ = ["Column", "Section", "named", "parsed", "sections", "title"]
+
+_TITLES = {
+    "A": "Block A: no momentum but what is an optimizer's own, 0.1 where it takes a rate",
+    "B": "Block B: as the authors of each recommend",
+}
+
+
+class Column(NamedTuple):
+    """The runs on one task with one strength of L2.
+
+    Attributes:
+        task: its name.
+        strength: of `l2`, or of `weight_decay`, as in the names; "" without.
+        runs: by the name without that; none of a run that was asked for and is missing.
+        measure: what they are judged by.
+        target: the lowest headline of SGD at a constant rate over its seeds, which each of these
+            runs reached; None without any.
+    """
+
+    task: str
+    strength: str
+    runs: Runs
+    measure: str
+    target: float | None
+
+    @property
+    def title(self) -> str:
+        """As tables and pictures have it."""
+        return title(self.task, self.strength)
+
+
+class Section(NamedTuple):
+    """Runs that are compared with one another.
+
+    Attributes:
+        title: what they have in common; "" where there is but one section.
+        columns: the tasks.
+        seeds: how many runs there should be of each.
+    """
+
+    title: str
+    columns: Sequence[Column]
+    seeds: int
+
+    @property
+    def rows(self) -> list[str]:
+        """The names, ZENITH first, then as in the registry."""
+        return sorted({row for column in self.columns for row in column.runs}, key=place)
+
+    @property
+    def reference(self) -> str | None:
+        """The name of ZENITH that the others are compared with: with the fewest options."""
+        own = [row for row in self.rows if parsed(row)[0] == "zenith"]
+        return min(own, key=lambda row: row.count(","), default=None)
+
+
+def title(task: str, strength: str) -> str:
+    """Return how a task with a strength of L2 is called."""
+    return f"{task}, L2 {strength}" if strength else task
+
+
+def parsed(name: str) -> tuple[str, dict[str, str]]:
+    """Return the optimizer in a name, and its options as they are written there.
+
+    Examples:
+        >>> parsed("zenith,lr=0.2,window=50")
+        ('zenith', {'lr': '0.2', 'window': '50'})
+    """
+    slug, *options = name.split(",")
+    pairs = (option.partition("=") for option in options)
+    return slug, {key: value for key, _, value in pairs}
+
+
+def named(slug: str, options: Mapping[str, str]) -> str:
+    """Return the name for `parsed`; an option without a value stands alone."""
+    return ",".join([slug, *(f"{key}={value}".rstrip("=") for key, value in options.items())])
+
+
+def sections(
+    tasks: Tasks, seeds: int | None = None, best_rate: Sequence[str] = (), apart: bool = True
+) -> list[Section]:
+    """Return the runs as they may be compared, none of block A with one of B.
+
+    Args:
+        tasks: the runs.
+        seeds: how many runs there should be of each; by default as many as any has.
+        best_rate: the optimizers which, where they were run at several rates, have a row more,
+            `lr=best`: on each task the rate whose mean validation is best. Those of their rates
+            that are not in `BLOCKS` have no row of their own.
+        apart: keep the blocks apart; else there is one section.
+    """
+    every = [own for runs in tasks.values() for own in runs.values()]
+    seeds = seeds or max(map(len, every))
+    columns = [column for task, runs in tasks.items() for column in _columns(task, runs)]
+    columns = [column._replace(runs=_chosen(column.runs, best_rate)) for column in columns]
+    if not apart:
+        return [Section("", columns, seeds)]
+    found = [Section(_TITLES[block], _within(columns, block), seeds) for block in BLOCKS]
+    found = [section for section in found if section.columns]
+    return found if len(found) > 1 else [found[0]._replace(title="")]
+
+
+def _columns(task: str, runs: Runs) -> list[Column]:
+    parts: dict[str, dict[str, Mapping[int, Records]]] = defaultdict(dict)
+    for name, own in runs.items():
+        row, strength = _split(name)
+        parts[strength][row] = own
+    return [
+        Column(task, strength, parts[strength], *_judged(parts[strength]))
+        for strength in sorted(parts, key=lambda text: float(text or 0))
+    ]
+
+
+def _split(name: str) -> tuple[str, str]:
+    """The name without the strength of its L2, and that."""
+    slug, options = parsed(name)
+    strength = options.pop("l2", "")
+    if "weight_decay" in options:
+        strength, options["weight_decay"] = options["weight_decay"], ""
+    return named(slug, options), strength
+
+
+def _judged(runs: Runs) -> tuple[str, float | None]:
+    """The measure, and the target of `Column`."""
+    evaluated = (run for own in runs.values() for run in own.values() if run.evals)
+    first = next(evaluated, None)
+    measure = main_measure(first) if first else "test_accuracy"
+    lasting = [run for run in runs.get("sgd", {}).values() if run.outcome == "finished"]
+    reached = [value for run in lasting if (value := headline(run, measure)) is not None]
+    return measure, (max if lower_is_better(measure) else min)(reached, default=None)
+
+
+def _within(columns: Iterable[Column], block: str) -> list[Column]:
+    found = [
+        column._replace(runs={row: own for row, own in column.runs.items() if block in _of(row)})
+        for column in columns
+    ]
+    return [column for column in found if column.runs]
+
+
+def _listed(block: str) -> list[str]:
+    return [Question(slug, options=options).name for slug, options in BLOCKS[block]]
+
+
+def _of(row: str) -> set[str]:
+    """The blocks that a row belongs to; where none has it, B if it is by the rules of B alone."""
+    if found := {block for block in BLOCKS if row in _listed(block)}:
+        return found
+    slug, options = parsed(row)
+    has = {block: slug in dict(BLOCKS[block]) for block in BLOCKS}
+    return {"B"} if "momentum" in options or (has["B"] and not has["A"]) else {"A"}
+
+
+def _chosen(runs: Runs, slugs: Sequence[str]) -> Runs:
+    """The runs with a row more for each of the optimizers, at the rate that validation chooses."""
+    rates: dict[str, list[str]] = defaultdict(list)
+    for name in runs:
+        slug, options = parsed(name)
+        if slug in slugs:
+            rates[named(slug, {**options, "lr": "best"})].append(name)
+    rates = {best: names for best, names in rates.items() if len(names) > 1}
+    listed = [row for block in BLOCKS for row in _listed(block)]
+    hidden = {name for names in rates.values() for name in names if name not in listed}
+    kept = {name: own for name, own in runs.items() if name not in hidden}
+    return {**kept, **{best: _validated(runs, names) for best, names in rates.items()}}
+
+
+def _validated(runs: Runs, names: Sequence[str]) -> Mapping[int, Records]:
+    """The runs of the name with the best mean validation; none where one has no run or none."""
+    lines = [line for name in names for run in runs[name].values() for line in run.evals]
+    measures = ("validation_accuracy", "validation_loss")
+    by = next((each for each in measures if any(each in line for line in lines)), None)
+    if by is None or not all(runs[name] for name in names):
+        return {}
+    sign = -1 if lower_is_better(by) else 1
+
+    def score(name: str) -> float:
+        found = [headline(run, by) for run in runs[name].values()]
+        return fmean(-inf if value is None else sign * value for value in found)
+
+    return runs[max(names, key=score)]

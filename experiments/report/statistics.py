@@ -1,0 +1,135 @@
+"""What can be said of runs that share their seeds, and of optimizers over several tasks."""
+
+from collections.abc import Mapping, Sequence
+from math import inf, nan
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+__all__ = ["MARGIN", "Effect", "effect", "holm", "powerless", "profile", "ranks", "verdict"]
+
+MARGIN = 0.2  # points of accuracy: less makes no difference
+LEVEL = 0.05
+
+
+class Effect(NamedTuple):
+    """How much better one is than another over the seeds that both have.
+
+    Attributes:
+        pairs: how many there are.
+        mean: of the differences.
+        low: of its 95 % interval, by Student's t; NaN where one pair or an infinite one has none.
+        high: of that interval.
+        p: of the exact two-sided test that flips the signs of the differences.
+        equivalent: whether the 90 % interval lies within the margin on both sides, which is what
+            two one-sided tests at 5 % come to.
+    """
+
+    pairs: int
+    mean: float
+    low: float
+    high: float
+    p: float
+    equivalent: bool
+
+
+def effect(differences: Sequence[float], margin: float = MARGIN) -> Effect:
+    """Return what the differences come to, of which there is one or more for as many seeds."""
+    found = np.asarray(differences, dtype=np.float64)
+    if not np.isfinite(found).all():
+        total = found[~np.isnan(found)].sum()
+        return Effect(len(found), float(total), nan, nan, 1.0, False)
+    (low, high), (lower, upper) = _interval(found, 0.95), _interval(found, 0.90)
+    equivalent = -margin < lower and upper < margin
+    return Effect(len(found), float(found.mean()), low, high, _flipped(found), equivalent)
+
+
+def _flipped(values: NDArray[np.float64]) -> float:
+    """The p-value of all flips of signs."""
+    if len(values) < 2:
+        return 1.0
+    test = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", n_resamples=inf, batch=1 << 16
+    )
+    return float(test.pvalue)
+
+
+def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, float]:
+    count = len(values)
+    if count < 2:
+        return nan, nan
+    half = stats.t.ppf((1 + confidence) / 2, count - 1) * values.std(ddof=1) / np.sqrt(count)
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def powerless(pairs: int) -> str:
+    """Return why no exact test of so few pairs can reach 0.05; "" where one can.
+
+    Examples:
+        >>> powerless(5)
+        'With 5 pairs no exact test can reach 0.05: the least p is 2 / 2^5 = 0.062.'
+    """
+    least = 2 / 2**pairs
+    if least < LEVEL:
+        return ""
+    text = f"the least p is 2 / 2^{pairs} = {least:.2g}"
+    return f"With {pairs} pair{'s'[: pairs != 1]} no exact test can reach {LEVEL}: {text}."
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return the p-values of one table as Holm adjusts them, in their order."""
+    order = np.argsort(ps, kind="stable")
+    raised = np.asarray(ps, dtype=np.float64)[order] * np.arange(len(ps), 0, -1)
+    adjusted = np.empty(len(ps))
+    adjusted[order] = np.minimum(np.maximum.accumulate(raised), 1)
+    return [float(p) for p in adjusted]
+
+
+def verdict(found: Effect, p: float) -> str:
+    """Return what becomes of the claim that the first is better.
+
+    Args:
+        found: the differences, the first minus the second.
+        p: adjusted over the table.
+
+    Returns:
+        `held`, `contradicted here`, `equivalent` or `not shown`; the first two with `by less than
+        the margin` where both are shown.
+    """
+    if p < LEVEL:
+        word = "held" if found.mean > 0 else "contradicted here"
+        return f"{word}, by less than the margin" if found.equivalent else word
+    return "equivalent" if found.equivalent else "not shown"
+
+
+def ranks(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Return the mean rank of each over the tasks: 1 has the highest value, equals share theirs.
+
+    Args:
+        values: by optimizer, one for each task.
+    """
+    found = stats.rankdata(-np.array([*values.values()]), axis=0)
+    return dict(zip(values, found.mean(axis=1).tolist(), strict=True))
+
+
+def profile(
+    times: Mapping[str, Sequence[float]], factors: ArrayLike
+) -> dict[str, NDArray[np.float64]]:
+    """Return the performance profiles of Dolan and Moré (2002).
+
+    Args:
+        times: by optimizer, to the target of each task; infinite for a miss.
+        factors: shape (k,), at least 1.
+
+    Returns:
+        By optimizer, shape (k,): on what share of the tasks it took at most so many times as long
+        as the fastest. A task whose target none reaches counts as a miss of all.
+    """
+    found = np.array([*times.values()], dtype=np.float64)
+    fastest = found.min(axis=0)
+    with np.errstate(invalid="ignore"):
+        ratios = np.where(np.isinf(found), inf, found / fastest)
+    shares = (ratios[:, :, None] <= np.asarray(factors)).mean(axis=1)
+    return dict(zip(times, shares, strict=True))

@@ -1,0 +1,75 @@
+"""The report of a study: Markdown and pictures, from the records alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from experiments.errors import explained
+from experiments.report import account, tables
+from experiments.report.figures import picture
+from experiments.report.found import gathered
+from experiments.report.sections import Section, sections
+from zenith.cli import write
+
+__all__ = ["REPORT", "TABLES", "study_report"]
+
+REPORT = "report.md"
+TABLES: Mapping[str, Callable[[Section], str]] = {
+    "table3": tables.table3,
+    "table4": tables.table4,
+    "comparison": tables.comparison,
+    "lead": tables.lead,
+    "details": account.details,
+    "settings": account.settings,
+}
+
+
+def study_report(
+    name: str,
+    rows: Mapping[str, Sequence[str]],
+    folder: Path,
+    out: Path,
+    parts: Sequence[str],
+    *,
+    seeds: int | None = None,
+    best_rate: Sequence[str] = (),
+    apart: bool = True,
+) -> None:
+    """Write `report.md` and its pictures into `out`, whatever part of the runs is there.
+
+    The same records come to the same files, byte for byte.
+
+    Args:
+        name: of the study.
+        rows: by task, the names of its runs (`Question.name`).
+        folder: of the records, `TASK/NAME/seed-N.jsonl[.gz]`; runs under way are left out.
+        out: where to write.
+        parts: what to show, in this order: names of `TABLES` and of `FIGURES`.
+        seeds: how many runs there should be of each name; by default as many as any has.
+        best_rate: the optimizers with a row at the best of their rates; see `sections`.
+        apart: never compare block A with block B; False where the study is about just that.
+
+    Raises:
+        UserError: naming the file or folder, if there is no run, a run is there twice or in the
+            folder of another, the runs of a task are not of one question, or nothing can be
+            written.
+    """
+    tasks = gathered(folder, rows)
+    count = seeds or max(len(own) for runs in tasks.values() for own in runs.values())
+    found = sections(tasks, count, best_rate, apart)
+    with explained(f"{out}: cannot be written"):
+        out.mkdir(parents=True, exist_ok=True)
+    text = [f"# {name}"]
+    for i, section in enumerate(found):
+        text += [f"## {section.title}"] if section.title else []
+        suffix = f"-{'abc'[i]}" if len(found) > 1 else ""
+        text += [_part(part, section, out / f"{part}{suffix}.png") for part in parts]
+    text += ["## What is missing", account.missing(tasks, count)]
+    text += ["## Compute", account.compute(tasks)]
+    write(out / REPORT, ("\n\n".join(text) + "\n").encode())
+
+
+def _part(part: str, section: Section, file: Path) -> str:
+    if part in TABLES:
+        return TABLES[part](section)
+    write(file, picture(part, section))
+    return f"![{part}]({file.name})"

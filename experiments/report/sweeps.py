@@ -1,0 +1,166 @@
+"""The figures of a study about rates, windows and sharpness: a point is a mean over the seeds."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from experiments.optimizers import OPTIMIZERS
+from experiments.records import Records
+from experiments.report.cells import headlines
+from experiments.report.measures import lower_is_better, moment
+from experiments.report.panels import (
+    Line,
+    judged,
+    look,
+    panels,
+    plot,
+    series,
+    titled,
+    wrapped,
+    zoomed,
+)
+from experiments.report.sections import Column, Section, named, parsed
+from experiments.report.style import shades
+
+__all__ = ["flatness", "landscape", "sharpness", "swept"]
+
+MOMENTS = {None: "at the end", 0.1: "at a training loss of 0.1", 0.03: "at a training loss of 0.03"}
+
+
+def sharpness(section: Section) -> Figure:
+    """Figures 3a and 3b: sharpness and relative accuracy of SGD over its constant rate."""
+    figure, grid = panels(2, len(MOMENTS))
+    for (above, below), (loss, when) in zip(grid.T, MOMENTS.items(), strict=True):
+        titled(above, f"(a) {when}", "learning rate", "top eigenvalue of the Hessian")
+        titled(below, f"(b) {when}", "learning rate", "accuracy, % of the task's best")
+        above.set(xscale="log", yscale="log")
+        below.set_xscale("log")
+        for column, tint in zip(
+            section.columns, shades(len(section.columns), "turbo"), strict=True
+        ):
+            style = {"color": tint, "label": column.title, "marker": "o", "linestyle": "none"}
+            rows = _groups(column, "lr").get("sgd", {})
+            found = [(rate, *_at(column, row, loss)) for rate, row in rows.items()]
+            plot(above, _line([(rate, sharp) for rate, sharp, _ in found]), **style)
+            x, y = _line([(rate, level) for rate, _, level in found])
+            plot(below, (x, 100 * y / max(y, default=1.0)), **style)
+    return figure
+
+
+def landscape(section: Section) -> Figure:
+    """Figure 3d: the loss along a line through where an optimizer ended, by task."""
+    figure, grid = wrapped(len(section.columns))
+    for axes, column in zip(grid, section.columns, strict=True):
+        titled(axes, column.title, "offset along the line", "loss")
+        axes.set_yscale("log")
+        for name, runs in column.runs.items():
+            plot(axes, _along(runs), **look(name, column.runs))
+    return figure
+
+
+def flatness(section: Section) -> Figure:
+    """Figure 3e: accuracy over sharpness, a point for each optimizer, by task."""
+    figure, grid = panels(len(MOMENTS), len(section.columns))
+    for across, (loss, when) in zip(grid, MOMENTS.items(), strict=True):
+        for axes, column in zip(across, section.columns, strict=True):
+            found = {row: _at(column, row, loss) for row in column.runs}
+            title = f"{column.title}, {when}{_correlation([*found.values()])}"
+            titled(axes, title, "top eigenvalue of the Hessian", judged(column))
+            axes.set_xscale("log")
+            for row, (sharp, level) in found.items():
+                style = look(row, column.runs) | {"linestyle": "none", "marker": "o"}
+                plot(axes, _line([(sharp, level)]), **style)
+    return figure
+
+
+def swept(section: Section, option: str) -> Figure:
+    """Figures 3g and 3h, or 6: ZENITH at several rates or windows, beside the others, by task."""
+    figure, grid = panels(3, len(section.columns))
+    own, _ = _group(section.reference or "zenith", option)
+    for (above, middle, below), column in zip(grid.T, section.columns, strict=True):
+        titled(above, f"{column.title}: ZENITH", "iteration", "learning rate")
+        titled(middle, "ZENITH", "epoch", judged(column))
+        titled(below, "all", option, judged(column))
+        mine = _groups(column, option).get(own, {})
+        for tint, (value, row) in zip(shades(len(mine)), mine.items(), strict=True):
+            style = {"color": tint, "label": f"{option} {value:g}"}
+            plot(above, series(column.runs[row], "steps", "lr"), **style)
+            plot(middle, series(column.runs[row], "evals", column.measure, "epoch"), **style)
+        _ends(below, column, option)
+        if option == "window":
+            below.set_xscale("log")
+        if not lower_is_better(column.measure):
+            zoomed(middle)
+    return figure
+
+
+def _line(points: Sequence[tuple[float | None, float | None]]) -> Line:
+    """The points that are there, from left to right."""
+    found = sorted((x, y) for x, y in points if x is not None and y is not None)
+    x, y = np.array(found, dtype=np.float64).reshape(-1, 2).T
+    return x, y
+
+
+def _at(column: Column, row: str, loss: float | None) -> tuple[float | None, float | None]:
+    """The sharpness and the measure where the loss is reached, or at the end, and the headline."""
+    found = [moment(run, "sharpness", loss) for run in column.runs.get(row, {}).values()]
+    lines = [line for line in found if line]
+    values = [line[column.measure] for line in lines if line.get(column.measure) is not None]
+    if loss is None:
+        values = [*headlines(column, row).values()]
+    sharp = fmean(line["sharpness"] for line in lines) if lines else None
+    return sharp, fmean(values) if values else None
+
+
+def _along(runs: Mapping[int, Records]) -> Line:
+    """The mean loss at each offset, in the last evaluation that has it."""
+    values = defaultdict(list)
+    for run in runs.values():
+        lines = [[(n, y) for n, y in at.items() if n.startswith("line_")] for at in run.evals]
+        for name, y in next((line for line in reversed(lines) if line), []):
+            if y is not None:
+                values[float(name.removeprefix("line_"))].append(y)
+    return _line([(x, fmean(ys)) for x, ys in values.items()])
+
+
+def _correlation(points: Sequence[tuple[float | None, float | None]]) -> str:
+    """Spearman's, of three points or more that differ."""
+    x, y = _line(points)
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return ""
+    return f": rank correlation {stats.spearmanr(x, y).statistic:+.2f}"
+
+
+def _group(row: str, option: str) -> tuple[str, float | None]:
+    """The name without an option, and the value of that; None where it takes none, or several."""
+    slug, options = parsed(row)
+    value = options.pop(option, OPTIMIZERS[slug].options.get(option))
+    return named(slug, options), None if value in (None, "best") else float(value)
+
+
+def _groups(column: Column, option: str) -> dict[str, dict[float, str]]:
+    """The rows that have runs, by the name without the option and by its value."""
+    found: dict[str, dict[float, str]] = defaultdict(dict)
+    for row in column.runs:
+        group, value = _group(row, option)
+        if value is not None and column.runs[row]:
+            found[group][value] = row
+    return {group: dict(sorted(rows.items())) for group, rows in found.items()}
+
+
+def _ends(axes: Axes, column: Column, option: str) -> None:
+    """The headlines over the values of the option; of what does not take it, a level."""
+    groups = _groups(column, option)
+    levels = [row for row in column.runs if _group(row, option)[1] is None and column.runs[row]]
+    for group, rows in groups.items():
+        values = [[*headlines(column, row).values()] for row in rows.values()]
+        spreads = [stdev(own) if len(own) > 1 else 0.0 for own in values]
+        style = look(group, [*groups, *levels]) | {"marker": "o", "capsize": 3}
+        axes.errorbar([*rows], [fmean(own) for own in values], spreads, **style)
+    for row in levels:
+        axes.axhline(fmean(headlines(column, row).values()), **look(row, [*groups, *levels]))

@@ -1,0 +1,159 @@
+"""The tables of a study in the paper's form, and what the tests say: in Markdown."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from math import inf, isnan
+from statistics import fmean
+
+from experiments.cost.cases import grid
+from experiments.optimizers import OPTIMIZERS
+from experiments.records import Records
+from experiments.report import paper
+from experiments.report.cells import called, headlines, noted, spread, typical, unit
+from experiments.report.measures import collapse, lower_is_better, reach
+from experiments.report.sections import Column, Section, parsed, title
+from experiments.report.statistics import MARGIN, Effect, effect, holm, powerless, ranks, verdict
+from experiments.report.summary import label
+
+__all__ = ["comparison", "lead", "table3", "table4"]
+
+_NOTE = """
+The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
+and the median time of training, without evaluation, to the first evaluation that is as good. Bold
+is the best mean. A run that diverged counts with what guessing gives. † knows before its first step
+how long the run is.
+"""
+_LEAD_NOTE = """
+The mean of the differences over the seeds that both have, positive where ZENITH is better, its 95 %
+interval, p of the exact paired test (all flips of signs; after Holm over the {} of this table), and
+what becomes of the claim that ZENITH is better: *equivalent* where the 90 % interval is within ±{}
+points of accuracy. {}
+"""
+
+
+def table3(section: Section) -> str:
+    """Return the comparison beside the paper's table 3."""
+    return comparison(section, paper.TABLE3)
+
+
+def table4(section: Section) -> str:
+    """Return the comparison beside the paper's table 4."""
+    return comparison(section, paper.TABLE4)
+
+
+def comparison(section: Section, printed: paper.Table | None = None) -> str:
+    """Return every optimizer on every task, and the mean rank of those that have a run on each.
+
+    Args:
+        section: the runs.
+        printed: a table of the paper, whose columns for these tasks stand beside, or all of them
+            where it has none of these tasks.
+    """
+    columns, beside = section.columns, _beside(section, printed or {})
+    scores = {row: [_score(column, row) for column in columns] for row in section.rows}
+    tops = [max(own) for own in zip(*scores.values(), strict=True)]
+    places = ranks({row: own for row, own in scores.items() if -inf not in own})
+    rows = [
+        [
+            called(row),
+            *(
+                _cell(column, row, section.seeds, bold=score == top)
+                for column, score, top in zip(columns, own, tops, strict=True)
+            ),
+            f"{places[row]:.1f}" if row in places else "-",
+            *(_printed(cells.get(row)) for cells in beside.values()),
+        ]
+        for row, own in scores.items()
+    ]
+    head = ["optimizer", *(f"{column.title}, {unit(column)}" for column in columns), "mean rank"]
+    return noted(grid([*head, *(f"paper: {title}" for title in beside)], rows), _NOTE)
+
+
+def lead(section: Section) -> str:
+    """Return by how much ZENITH is better than each of the others, with what a test says of it."""
+    base = section.reference
+    others = [row for row in section.rows if row != base]
+    if base is None or not others:
+        return "No run of ZENITH has one to be compared with."
+    keys = [(row, column) for row in others for column in section.columns]
+    found = [_effect(column, base, row) for row, column in keys]
+    adjusted = iter(holm([each.p for each in found if each]))
+    cells = [_verdict(each, next(adjusted)) if each else "-" for each in found]
+    width = len(section.columns)
+    rows = [[called(row), *cells[i * width : (i + 1) * width]] for i, row in enumerate(others)]
+    head = [f"{label(base)} against", *(column.title for column in section.columns)]
+    pairs = [each.pairs for each in found if each]
+    note = _LEAD_NOTE.format(len(pairs), MARGIN, powerless(min(pairs, default=0)))
+    return noted(grid(head, rows), note)
+
+
+def _beside(section: Section, printed: paper.Table) -> dict[str, Mapping[str, paper.Cell]]:
+    """Columns of the paper, by their titles."""
+    own = {(column.task, column.strength) for column in section.columns}
+    wanted = own & set(printed) or set(printed)
+    return {
+        title(*place): {slug: cell for slug, cell in cells.items() if slug in section.rows}
+        for place, cells in printed.items()
+        if place in wanted and "zenith" in section.rows
+    }
+
+
+def _printed(cell: paper.Cell | None) -> str:
+    return f"{cell.accuracy} ({cell.time})" if cell else "-"
+
+
+def _score(column: Column, row: str) -> float:
+    """The mean, the higher the better; minus infinity where there is none."""
+    values = headlines(column, row).values()
+    sign = -1 if lower_is_better(column.measure) else 1
+    return sign * fmean(values) if values else -inf
+
+
+def _cell(column: Column, row: str, seeds: int, bold: bool) -> str:
+    if row not in column.runs:
+        return "-"
+    runs, values = column.runs[row], list(headlines(column, row).values())
+    if not values:
+        return "missing"
+    mean = f"**{spread(values)}**" if bold else spread(values)
+    when = [
+        reach(runs[seed], value, column.measure).seconds
+        for seed, value in headlines(column, row).items()
+    ]
+    remarks = _collapsed(runs.values()) + _partial(len(values), seeds) + _rate(row, runs)
+    return ", ".join([f"{mean} ({typical(when)})", *remarks])
+
+
+def _collapsed(runs: Iterable[Records]) -> list[str]:
+    found = [collapse(run) for run in runs]
+    return [
+        word if count == len(found) else f"{word} {count} of {len(found)}"
+        for word, count in Counter(found).items()
+        if word
+    ]
+
+
+def _partial(count: int, seeds: int) -> list[str]:
+    return [f"{count} of {seeds} seeds"] if count < seeds else []
+
+
+def _rate(row: str, runs: Mapping[int, Records]) -> list[str]:
+    """The rate that validation has chosen."""
+    slug, options = parsed(row)
+    if options.get("lr") != "best":
+        return []
+    own = next(iter(runs.values())).header["options"]
+    return [f"lr {own.get('lr', OPTIMIZERS[slug].options['lr']):g}"]
+
+
+def _effect(column: Column, base: str, row: str) -> Effect | None:
+    ours, others = headlines(column, base), headlines(column, row)
+    lower = lower_is_better(column.measure)
+    sign, margin = (-1, 0.0) if lower else (1, MARGIN)  # the margin is in points of accuracy
+    differences = [sign * (ours[seed] - others[seed]) for seed in ours if seed in others]
+    return effect(differences, margin) if differences else None
+
+
+def _verdict(found: Effect, p: float) -> str:
+    interval = "" if isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.mean:+.2f}{interval}, p {p:.2g}, {verdict(found, p)}"
