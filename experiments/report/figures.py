@@ -7,7 +7,7 @@ are means over the seeds.
 from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,6 +17,7 @@ from experiments.report.measures import Reach, lower_is_better, reach
 from experiments.report.panels import (
     finished,
     judged,
+    logarithmic,
     look,
     panels,
     plot,
@@ -31,7 +32,7 @@ from experiments.report.statistics import profile
 from experiments.report.style import rendered
 from experiments.report.sweeps import flatness, landscape, sharpness, swept
 
-__all__ = ["FIGURES", "picture"]
+__all__ = ["FIGURES", "Drawn", "picture"]
 
 STOPPED = {
     "test_accuracy": "as it is",
@@ -45,7 +46,7 @@ _SIZES = {"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10}
 
 def picture(name: str, section: Section) -> bytes:
     """Return one of `FIGURES` as a PNG, the same bytes for the same records."""
-    return rendered(lambda: finished(FIGURES[name](section)), _SIZES)
+    return rendered(lambda: finished(FIGURES[name].draw(section)), _SIZES)
 
 
 def over_time(section: Section) -> Figure:
@@ -53,7 +54,7 @@ def over_time(section: Section) -> Figure:
     figure, grid = panels(2, len(section.columns))
     for (losses, accuracies), column in zip(grid.T, section.columns, strict=True):
         titled(losses, column.title, "seconds of training", "training loss, mean of a segment")
-        losses.set_yscale("log")
+        logarithmic(losses.yaxis)
         titled(accuracies, "", "seconds of training", judged(column))
         for name, runs in column.runs.items():
             style = look(name, column.runs)
@@ -69,7 +70,7 @@ def schedule(section: Section) -> Figure:
     figure, grid = panels(1, 2)
     norms, rates = grid[0]
     titled(norms, "(a) mean norm of the gradient", "iteration", "L2 norm")
-    norms.set_yscale("log")
+    logarithmic(norms.yaxis)
     titled(rates, "(b) learning rate", "iteration", "learning rate")
     for column, tint in tinted(section):
         runs = column.runs.get(section.reference or "", {})
@@ -124,7 +125,7 @@ def _over_steps(section: Section, kind: Literal["steps", "evals"], measure: str,
     figure, grid = wrapped(len(section.columns))
     for axes, column in zip(grid, section.columns, strict=True):
         titled(axes, column.title, "iteration", y)
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         for name, runs in column.runs.items():
             plot(axes, series(runs, kind, measure), **look(name, column.runs))
     return figure
@@ -148,17 +149,29 @@ def _way(column: Column, row: str, field: str) -> float:
     return float(median(getattr(each, field) for each in reached))
 
 
-FIGURES: Mapping[str, Callable[[Section], Figure]] = {
-    "figure1": over_time,
-    "figure2": schedule,
-    "figure3ab": sharpness,
-    "figure3d": landscape,
-    "figure3e": flatness,
-    "figure3f": rates,
-    "figure3gh": partial(swept, option="lr"),
-    "figure4": rates,
-    "figure6": partial(swept, option="window"),
-    "profile": profiles,
-    "horizon": horizon,
-    "noise": noise,
+class Drawn(NamedTuple):
+    """A figure: what it shows, and what draws it."""
+
+    caption: str
+    draw: Callable[[Section], Figure]
+
+
+FIGURES: Mapping[str, Drawn] = {
+    "figure1": Drawn("Training loss and accuracy over the time of training", over_time),
+    "figure2": Drawn(
+        "The mean norm of the gradient, and the rate that ZENITH makes of it", schedule
+    ),
+    "figure3ab": Drawn("Sharpness and relative accuracy of SGD over its constant rate", sharpness),
+    "figure3d": Drawn("The loss along a line through where each optimizer ended", landscape),
+    "figure3e": Drawn("Accuracy over sharpness, a point for each optimizer", flatness),
+    "figure3f": Drawn("The learning rates of the optimizers that have one", rates),
+    "figure3gh": Drawn("ZENITH and the others over the initial rate", partial(swept, option="lr")),
+    "figure4": Drawn("The learning rates under L2 regularization", rates),
+    "figure6": Drawn("ZENITH over the window", partial(swept, option="window")),
+    "profile": Drawn(
+        "On what share of the tasks the target is reached, in how many times the steps or seconds of the fastest",
+        profiles,
+    ),
+    "horizon": Drawn("Accuracy when stopped at a part of the run", horizon),
+    "noise": Drawn("The share of noise in the norm of a batch's gradient", noise),
 }

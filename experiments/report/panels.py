@@ -1,12 +1,15 @@
 """What the figures of a study are made of: panels, lines over the seeds, and one legend."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from experiments.records import Records
@@ -74,9 +77,19 @@ def look(name: str, names: Iterable[str]) -> dict[str, Any]:
 def series(
     runs: Mapping[int, Records], kind: Literal["steps", "evals"], y: str, x: str = "step"
 ) -> Line:
-    """Return the mean of a number over the seeds, at the mean of another; those that have it."""
-    every = [line for run in runs.values() for line in getattr(run, kind)]
-    lines = [line for line in every if line.get(y) is not None]
+    """Return the mean of a number over the seeds that have it, at the mean of another.
+
+    The line ends where one of its runs diverges or stops: what the others come to then is no mean
+    of all. Of a number that is not logged, it is empty.
+    """
+    logged = [[at for at in getattr(run, kind) if at.get(y) is not None] for run in runs.values()]
+    whole = sum(bool(own) for own in logged)
+    whole += sum(
+        not own and run.outcome == "diverged"
+        for own, run in zip(logged, runs.values(), strict=True)
+    )
+    seen = Counter(at["step"] for own in logged for at in own)
+    lines = [at for own in logged for at in own if seen[at["step"]] == whole]
     along = curve(lines, "step", y)
     return (along.x if x == "step" else curve(lines, "step", x).mean), along.mean
 
@@ -96,14 +109,28 @@ def zoomed(*across: Axes) -> None:
     """Let the axes of an accuracy begin, all alike, where the better ones can be told apart.
 
     That is a little more below the lower quartile of where the lines end than the top is above it.
+    A panel says how many lines end below that.
     """
-    lines = [np.asarray(line.get_ydata(), np.float64) for axes in across for line in axes.lines]
-    if not lines:
+    lines = {
+        axes: [np.asarray(line.get_ydata(), np.float64) for line in axes.lines] for axes in across
+    }
+    every = [line for own in lines.values() for line in own]
+    if not every:
         return
-    top, low = max(line.max() for line in lines), np.quantile([line[-1] for line in lines], 0.25)
-    bottom = max(low - (top - low) - 1, min(line.min() for line in lines))
-    for axes in across:
+    top, low = max(line.max() for line in every), np.quantile([line[-1] for line in every], 0.25)
+    bottom = max(low - (top - low) - 1, min(line.min() for line in every))
+    for axes, own in lines.items():
         axes.set_ylim(bottom, top + (top - bottom) / 30 + 0.1)
+        if below := sum(line[-1] < bottom for line in own):
+            axes.text(0.99, 0.02, f"{below} below", transform=axes.transAxes, ha="right")
+
+
+def logarithmic(axis: Axis) -> None:
+    """Make an axis logarithmic, with ticks at 1, 2 and 5."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def finished(figure: Figure) -> Figure:
@@ -114,7 +141,8 @@ def finished(figure: Figure) -> Figure:
             axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center")
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
-    columns = min(6, len(handles))
     if handles:
+        wide = 0.7 + 0.085 * max(map(len, handles))  # inches, of the longest
+        columns = max(1, min(len(handles), int(figure.get_figwidth() / wide)))
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
     return figure

@@ -1,5 +1,6 @@
 """What can be said of runs that share their seeds, and of optimizers over several tasks."""
 
+import math
 from collections.abc import Mapping, Sequence
 from math import inf, nan
 from typing import NamedTuple
@@ -64,18 +65,22 @@ def _interval(values: NDArray[np.float64], confidence: float) -> tuple[float, fl
     return float(values.mean() - half), float(values.mean() + half)
 
 
-def powerless(pairs: int) -> str:
+def powerless(pairs: int, tests: int = 1) -> str:
     """Return why no exact test of so few pairs can reach 0.05; "" where one can.
+
+    Args:
+        pairs: of the test with the fewest.
+        tests: in its table, over which Holm adjusts.
 
     Examples:
         >>> powerless(5)
-        'With 5 pairs no exact test can reach 0.05: the least p is 2 / 2^5 = 0.062.'
+        'With 5 pairs no exact test can reach 0.05: the least p is 1 x 2 / 2^5 = 0.062; 6 can.'
     """
-    least = 2 / 2**pairs
-    if least < LEVEL:
+    if tests * 2 / 2**pairs < LEVEL:
         return ""
-    text = f"the least p is 2 / 2^{pairs} = {least:.2g}"
-    return f"With {pairs} pair{'s'[: pairs != 1]} no exact test can reach {LEVEL}: {text}."
+    enough = math.floor(math.log2(2 * tests / LEVEL)) + 1
+    least = f"the least p is {tests} x 2 / 2^{pairs} = {min(1, tests * 2 / 2**pairs):.2g}"
+    return f"With {pairs} pairs no exact test can reach {LEVEL}: {least}; {enough} can."
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.errors import explained
 from experiments.report import account, tables
-from experiments.report.figures import picture
+from experiments.report.figures import FIGURES, picture
 from experiments.report.found import gathered
 from experiments.report.sections import Section, sections
 from zenith.cli import write
@@ -13,13 +13,13 @@ from zenith.cli import write
 __all__ = ["REPORT", "TABLES", "study_report"]
 
 REPORT = "report.md"
-TABLES: Mapping[str, Callable[[Section], str]] = {
-    "table3": tables.table3,
-    "table4": tables.table4,
-    "comparison": tables.comparison,
-    "lead": tables.lead,
-    "details": account.details,
-    "settings": account.settings,
+TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
+    "table3": ("Accuracy and time, beside the paper's table 3", tables.table3),
+    "table4": ("Accuracy and time, beside the paper's table 4", tables.table4),
+    "comparison": ("Accuracy and time", tables.comparison),
+    "lead": ("What ZENITH is ahead of each, and what a test says of it", tables.lead),
+    "details": ("All measures", account.details),
+    "settings": ("All settings", account.settings),
 }
 
 
@@ -70,6 +70,8 @@ def study_report(
 
 def _part(part: str, section: Section, file: Path) -> str:
     if part in TABLES:
-        return TABLES[part](section)
+        title, table = TABLES[part]
+        return f"### {title}\n\n{table(section)}"
     write(file, picture(part, section))
-    return f"![{part}]({file.name})"
+    caption = FIGURES[part].caption
+    return f"### {caption}\n\n![{caption}]({file.name})"

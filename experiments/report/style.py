@@ -47,8 +47,9 @@ def colour(name: str) -> Any:
 
 def dash(name: str, names: Iterable[str]) -> str:
     """Return what tells the lines of one optimizer with several options apart."""
-    same = [other for other in names if parsed(other)[0] == parsed(name)[0]]
-    return _DASHES[same.index(name) % len(_DASHES)]
+    slug = parsed(name)[0]
+    same = [other for other in names if parsed(other)[0] == slug]
+    return _DASHES[(_DASHES.index(OPTIMIZERS[slug].dash) + same.index(name)) % len(_DASHES)]
 
 
 def shades(count: int, colours: str = "viridis") -> list[Any]:

@@ -16,6 +16,7 @@ from experiments.report.measures import lower_is_better, moment
 from experiments.report.panels import (
     Line,
     judged,
+    logarithmic,
     look,
     panels,
     plot,
@@ -38,8 +39,8 @@ def sharpness(section: Section) -> Figure:
     for (above, below), (loss, when) in zip(grid.T, MOMENTS.items(), strict=True):
         titled(above, f"(a) {when}", "learning rate", "top eigenvalue of the Hessian")
         titled(below, f"(b) {when}", "learning rate", "accuracy, % of the task's best")
-        above.set(xscale="log", yscale="log")
-        below.set_xscale("log")
+        for axis in (above.xaxis, above.yaxis, below.xaxis):
+            logarithmic(axis)
         for column, tint in zip(
             section.columns, shades(len(section.columns), "turbo"), strict=True
         ):
@@ -57,7 +58,7 @@ def landscape(section: Section) -> Figure:
     figure, grid = wrapped(len(section.columns))
     for axes, column in zip(grid, section.columns, strict=True):
         titled(axes, column.title, "offset along the line", "loss")
-        axes.set_yscale("log")
+        logarithmic(axes.yaxis)
         for name, runs in column.runs.items():
             plot(axes, _along(runs), **look(name, column.runs))
     return figure
@@ -71,10 +72,12 @@ def flatness(section: Section) -> Figure:
             found = {row: _at(column, row, loss) for row in column.runs}
             title = f"{column.title}, {when}{_correlation([*found.values()])}"
             titled(axes, title, "top eigenvalue of the Hessian", judged(column))
-            axes.set_xscale("log")
+            logarithmic(axes.xaxis)
             for row, (sharp, level) in found.items():
                 style = look(row, column.runs) | {"linestyle": "none", "marker": "o"}
                 plot(axes, _line([(sharp, level)]), **style)
+            if not lower_is_better(column.measure):
+                zoomed(axes)
     return figure
 
 
@@ -93,9 +96,9 @@ def swept(section: Section, option: str) -> Figure:
             plot(middle, series(column.runs[row], "evals", column.measure, "epoch"), **style)
         _ends(below, column, option)
         if option == "window":
-            below.set_xscale("log")
-        if not lower_is_better(column.measure):
-            zoomed(middle)
+            logarithmic(below.xaxis)
+        for axes in [] if lower_is_better(column.measure) else (middle, below):
+            zoomed(axes)
     return figure
 
 
@@ -159,8 +162,11 @@ def _ends(axes: Axes, column: Column, option: str) -> None:
     levels = [row for row in column.runs if _group(row, option)[1] is None and column.runs[row]]
     for group, rows in groups.items():
         values = [[*headlines(column, row).values()] for row in rows.values()]
-        spreads = [stdev(own) if len(own) > 1 else 0.0 for own in values]
-        style = look(group, [*groups, *levels]) | {"marker": "o", "capsize": 3}
-        axes.errorbar([*rows], [fmean(own) for own in values], spreads, **style)
+        means = np.array([fmean(own) for own in values])
+        spreads = np.array([stdev(own) if len(own) > 1 else 0.0 for own in values])
+        style = look(group, [*groups, *levels])
+        axes.plot([*rows], means, marker="o", **style)
+        around, tint = (means - spreads, means + spreads), style["color"]
+        axes.fill_between([*rows], *around, color=tint, alpha=0.15, linewidth=0)
     for row in levels:
         axes.axhline(fmean(headlines(column, row).values()), **look(row, [*groups, *levels]))

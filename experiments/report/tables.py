@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import inf, isnan
-from statistics import fmean
+from math import inf, isinf, isnan
+from statistics import fmean, median
 
 from experiments.cost.cases import grid
 from experiments.optimizers import OPTIMIZERS
 from experiments.records import Records
 from experiments.report import paper
-from experiments.report.cells import called, headlines, noted, spread, typical, unit
+from experiments.report.cells import called, duration, headlines, noted, spread, unit
 from experiments.report.measures import collapse, lower_is_better, reach
 from experiments.report.sections import Column, Section, parsed, title
 from experiments.report.statistics import MARGIN, Effect, effect, holm, powerless, ranks, verdict
@@ -25,9 +25,9 @@ how long the run is.
 """
 _LEAD_NOTE = """
 The mean of the differences over the seeds that both have, positive where ZENITH is better, its 95 %
-interval, p of the exact paired test (all flips of signs; after Holm over the {} of this table), and
-what becomes of the claim that ZENITH is better: *equivalent* where the 90 % interval is within ±{}
-points of accuracy. {}
+interval, p of the exact paired test (all flips of signs), the same after Holm over the {} of this
+table, and what becomes of the claim that ZENITH is better at 0.05: *equivalent* where the 90 %
+interval is within ±{} points of accuracy. {}
 """
 
 
@@ -83,7 +83,7 @@ def lead(section: Section) -> str:
     rows = [[called(row), *cells[i * width : (i + 1) * width]] for i, row in enumerate(others)]
     head = [f"{label(base)} against", *(column.title for column in section.columns)]
     pairs = [each.pairs for each in found if each]
-    note = _LEAD_NOTE.format(len(pairs), MARGIN, powerless(min(pairs, default=0)))
+    note = _LEAD_NOTE.format(len(pairs), MARGIN, powerless(min(pairs, default=0), len(pairs)))
     return noted(grid(head, rows), note)
 
 
@@ -121,7 +121,8 @@ def _cell(column: Column, row: str, seeds: int, bold: bool) -> str:
         for seed, value in headlines(column, row).items()
     ]
     remarks = _collapsed(runs.values()) + _partial(len(values), seeds) + _rate(row, runs)
-    return ", ".join([f"{mean} ({typical(when)})", *remarks])
+    middle = median(when)
+    return ", ".join([f"{mean} ({'-' if isinf(middle) else duration(middle)})", *remarks])
 
 
 def _collapsed(runs: Iterable[Records]) -> list[str]:
@@ -156,4 +157,4 @@ def _effect(column: Column, base: str, row: str) -> Effect | None:
 
 def _verdict(found: Effect, p: float) -> str:
     interval = "" if isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.mean:+.2f}{interval}, p {p:.2g}, {verdict(found, p)}"
+    return f"{found.mean:+.2f}{interval}, p {found.p:.2g}, Holm {p:.2g}: {verdict(found, p)}"

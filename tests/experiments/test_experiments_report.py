@@ -7,48 +7,16 @@ import shutil
 import numpy as np
 import pytest
 from _demo import NAMES, recorded, tiny
+from _report import made
 from matplotlib.image import imread
 
 from experiments.errors import UserError
-from experiments.records import Records, paths, read
+from experiments.records import paths, read
 from experiments.report import report, report_all
 from experiments.report.picture import curve, draw, running_mean
 from experiments.report.summary import grouped, overhead, reference, summarise
 from experiments.report.table import cells, headline
 from experiments.run import Question, Run
-
-
-def made(optimizer="zenith", seed=0, epochs=2, outcome="finished", options=None, **last):
-    """The records of a run of five steps an epoch; `last` is of its last evaluation."""
-    header = {
-        "kind": "run",
-        "format": 1,
-        "task": "digits",
-        "train_images": 1347,
-        "test_images": 450,
-        "batch": 8,
-        "steps": 5,
-        "epochs": 1.0,
-        "segments": 2,
-        "optimizer": optimizer,
-        "seed": seed,
-        "options": options or {},
-        "l2": 0.0,
-        "hours": None,
-        "log_every": 5,
-        "parameters": 53002,
-        "made": {"threads": seed},
-    }
-    numbers = {"train_loss": 0.5, "test_accuracy": 90.0, "seconds": 10.0} | last
-    evals = [
-        {"kind": "eval", "segment": e, "step": 5 * e, "epoch": float(e), **numbers}
-        for e in range(1, epochs + 1)
-    ]
-    steps = [
-        {"kind": "step", "step": 5 * e, "loss": 1.0, "lr": 0.1 / e, "seconds": 5.0 * e}
-        for e in range(1, epochs + 1)
-    ]
-    return Records(header, steps, evals, outcome)
 
 
 def summary_of(*runs):
