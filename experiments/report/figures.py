@@ -54,7 +54,7 @@ def over_time(section: Section) -> Figure:
     figure, grid = panels(2, len(section.columns))
     for (losses, accuracies), column in zip(grid.T, section.columns, strict=True):
         titled(losses, column.title, "seconds of training", "training loss, mean of a segment")
-        logarithmic(losses.yaxis)
+        logarithmic(losses, "y")
         titled(accuracies, "", "seconds of training", judged(column))
         for name, runs in column.runs.items():
             style = look(name, column.runs)
@@ -70,7 +70,7 @@ def schedule(section: Section) -> Figure:
     figure, grid = panels(1, 2)
     norms, rates = grid[0]
     titled(norms, "(a) mean norm of the gradient", "iteration", "L2 norm")
-    logarithmic(norms.yaxis)
+    logarithmic(norms, "y")
     titled(rates, "(b) learning rate", "iteration", "learning rate")
     for column, tint in tinted(section):
         runs = column.runs.get(section.reference or "", {})
@@ -125,7 +125,7 @@ def _over_steps(section: Section, kind: Literal["steps", "evals"], measure: str,
     figure, grid = wrapped(len(section.columns))
     for axes, column in zip(grid, section.columns, strict=True):
         titled(axes, column.title, "iteration", y)
-        logarithmic(axes.yaxis)
+        logarithmic(axes, "y")
         for name, runs in column.runs.items():
             plot(axes, series(runs, kind, measure), **look(name, column.runs))
     return figure
@@ -158,9 +158,7 @@ class Drawn(NamedTuple):
 
 FIGURES: Mapping[str, Drawn] = {
     "figure1": Drawn("Training loss and accuracy over the time of training", over_time),
-    "figure2": Drawn(
-        "The mean norm of the gradient, and the rate that ZENITH makes of it", schedule
-    ),
+    "figure2": Drawn("The mean gradient norm, and the rate that ZENITH makes of it", schedule),
     "figure3ab": Drawn("Sharpness and relative accuracy of SGD over its constant rate", sharpness),
     "figure3d": Drawn("The loss along a line through where each optimizer ended", landscape),
     "figure3e": Drawn("Accuracy over sharpness, a point for each optimizer", flatness),
@@ -169,7 +167,7 @@ FIGURES: Mapping[str, Drawn] = {
     "figure4": Drawn("The learning rates under L2 regularization", rates),
     "figure6": Drawn("ZENITH over the window", partial(swept, option="window")),
     "profile": Drawn(
-        "On what share of the tasks the target is reached, in how many times the steps or seconds of the fastest",
+        "On what share of the tasks the target is reached at so many times the fastest",
         profiles,
     ),
     "horizon": Drawn("Accuracy when stopped at a part of the run", horizon),

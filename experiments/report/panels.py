@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
@@ -83,11 +82,8 @@ def series(
     of all. Of a number that is not logged, it is empty.
     """
     logged = [[at for at in getattr(run, kind) if at.get(y) is not None] for run in runs.values()]
-    whole = sum(bool(own) for own in logged)
-    whole += sum(
-        not own and run.outcome == "diverged"
-        for own, run in zip(logged, runs.values(), strict=True)
-    )
+    ended = [run.outcome == "diverged" for run in runs.values()]
+    whole = sum(bool(own) or over for own, over in zip(logged, ended, strict=True))
     seen = Counter(at["step"] for own in logged for at in own)
     lines = [at for own in logged for at in own if seen[at["step"]] == whole]
     along = curve(lines, "step", y)
@@ -125,12 +121,14 @@ def zoomed(*across: Axes) -> None:
             axes.text(0.99, 0.02, f"{below} below", transform=axes.transAxes, ha="right")
 
 
-def logarithmic(axis: Axis) -> None:
-    """Make an axis logarithmic, with ticks at 1, 2 and 5."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.set_minor_formatter(NullFormatter())
+def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
+    """Make `x`, `y` or both logarithmic, with ticks at 1, 2 and 5."""
+    for side in sides:
+        axes.set(**{f"{side}scale": "log"})
+        axis = axes.xaxis if side == "x" else axes.yaxis
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def finished(figure: Figure) -> Figure:

@@ -17,7 +17,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "table3": ("Accuracy and time, beside the paper's table 3", tables.table3),
     "table4": ("Accuracy and time, beside the paper's table 4", tables.table4),
     "comparison": ("Accuracy and time", tables.comparison),
-    "lead": ("What ZENITH is ahead of each, and what a test says of it", tables.lead),
+    "lead": ("How far ZENITH is ahead of each, and what a test says of it", tables.lead),
     "details": ("All measures", account.details),
     "settings": ("All settings", account.settings),
 }

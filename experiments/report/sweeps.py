@@ -39,8 +39,8 @@ def sharpness(section: Section) -> Figure:
     for (above, below), (loss, when) in zip(grid.T, MOMENTS.items(), strict=True):
         titled(above, f"(a) {when}", "learning rate", "top eigenvalue of the Hessian")
         titled(below, f"(b) {when}", "learning rate", "accuracy, % of the task's best")
-        for axis in (above.xaxis, above.yaxis, below.xaxis):
-            logarithmic(axis)
+        logarithmic(above, "x", "y")
+        logarithmic(below, "x")
         for column, tint in zip(
             section.columns, shades(len(section.columns), "turbo"), strict=True
         ):
@@ -58,7 +58,7 @@ def landscape(section: Section) -> Figure:
     figure, grid = wrapped(len(section.columns))
     for axes, column in zip(grid, section.columns, strict=True):
         titled(axes, column.title, "offset along the line", "loss")
-        logarithmic(axes.yaxis)
+        logarithmic(axes, "y")
         for name, runs in column.runs.items():
             plot(axes, _along(runs), **look(name, column.runs))
     return figure
@@ -72,7 +72,7 @@ def flatness(section: Section) -> Figure:
             found = {row: _at(column, row, loss) for row in column.runs}
             title = f"{column.title}, {when}{_correlation([*found.values()])}"
             titled(axes, title, "top eigenvalue of the Hessian", judged(column))
-            logarithmic(axes.xaxis)
+            logarithmic(axes, "x")
             for row, (sharp, level) in found.items():
                 style = look(row, column.runs) | {"linestyle": "none", "marker": "o"}
                 plot(axes, _line([(sharp, level)]), **style)
@@ -96,7 +96,7 @@ def swept(section: Section, option: str) -> Figure:
             plot(middle, series(column.runs[row], "evals", column.measure, "epoch"), **style)
         _ends(below, column, option)
         if option == "window":
-            logarithmic(below.xaxis)
+            logarithmic(below, "x")
         for axes in [] if lower_is_better(column.measure) else (middle, below):
             zoomed(axes)
     return figure
