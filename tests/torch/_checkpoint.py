@@ -89,6 +89,24 @@ def copy_parameters(source: Any, target: Any) -> None:
         target_value.copy_(value)
 
 
+# How torch.distributed.checkpoint is asked for a state_dict.
+WAYS = {
+    "nested": {},
+    "flattened": {"flatten_optimizer_state_dict": True},
+    "full": {"full_state_dict": True},
+    "full-cpu": {"full_state_dict": True, "cpu_offload": True},
+}
+ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+
+
+def network(kind: str = "float32") -> nn.Module:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 1))
+    if kind == "frozen":
+        model[0].bias.requires_grad_(False)
+    return model.to(torch.bfloat16 if kind == "bfloat16" else torch.float32)
+
+
 BASES = {
     "sgd": partial(SGD, lr=0.1, momentum=0.9),
     "adamw": partial(AdamW, lr=0.01),
