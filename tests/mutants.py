@@ -53,7 +53,7 @@ TESTS = {  # by how the file's name begins, the first that fits: the quick ones 
     "torch/_hooks": "test_torch_hooks.py test_torch_scheduler*.py",
     "torch/_rates": "test_torch_scheduler*.py",
     "torch/_scheduler": "test_torch_scheduler*.py",
-    "torch": "test_torch_[gnswz]*.py test_torch_checkpoint.py test_torch_device.py",
+    "torch": "test_torch_[gnswz]*.py test_torch_checkpoint.py test_torch_device*.py",
 }
 FORKED = "not test_weights_and_biases_offline"  # wandb writes no history in a forked process
 SWAPS: dict[type, type[Any]] = {
