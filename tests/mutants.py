@@ -44,7 +44,7 @@ TESTS = {  # by how the file's name begins, the first that fits: the quick ones 
     "__main__": "test_cli.py",
     "cli": "test_cli.py test_replay.py test_parity_checkpoints.py",
     "checkpoints": "test_parity_checkpoints.py",
-    "optax": "test_optax_golden.py test_optax_steps.py test_optax_saving.py test_optax_leaves.py",
+    "optax": "test_optax_golden.py test_optax_steps*.py test_optax_saving.py test_optax_leaves.py",
     "tf/_logger": "test_tf_keras_logging.py",
     "tf": "test_tf_keras_golden.py test_tf_keras_[fmnsw]*.py",
     "torch/lightning": "test_trainers_lightning.py test_trainers_logging.py",
