@@ -1,4 +1,4 @@
-"""Lightning: `configure_optimizers`, the rate in its monitor, its own checkpoint."""
+"""Lightning: `configure_optimizers`, the rate in its monitor, its own checkpoint, our callback."""
 
 import csv
 
@@ -10,10 +10,16 @@ from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 
+from zenith.logs import to_csv
+from zenith.readers import series
 from zenith.torch import Zenith, ZenithLR
+from zenith.torch.lightning import ZenithCallback
 
 # Lightning itself uses what torch has deprecated, and gives advice in the form of warnings.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.filterwarnings("error::zenith.ZenithWarning"),
+]
 
 
 BATCHES = list(loader())
@@ -190,3 +196,102 @@ def test_accumulated_batches_give_one_norm_for_each_update(tmp_path):
     module, seen = Digits(), RateInForce()
     _, trainer = fit(module, tmp_path, [seen], steps=STEPS // 4, accumulate_grad_batches=4)
     assert int(trainer.optimizers[0].zenith_state.count) == STEPS // 4
+
+
+@pytest.mark.parametrize("module", [Digits, Scheduled])
+def test_the_callback_logs_every_step(tmp_path, module):
+    wanted, _ = plain_loop(zenith if module is Digits else zenith_lr)
+    trainer = Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path),
+        log_every_n_steps=7,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[ZenithCallback(to_csv(tmp_path / "own.csv"))],
+    )
+    trainer.fit(module(), loader())
+    path = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
+    _, steps, rates, *_ = series(path, "zenith/lr")
+    assert steps == list(range(STEPS))  # as Lightning numbers the losses
+    assert rates == pytest.approx(wanted, rel=1e-6)
+    assert series(tmp_path / "own.csv", "lr").values == pytest.approx(wanted, rel=1e-6)
+
+
+class Two(Digits):
+    """Two optimizers, of which the second steps at every third batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.automatic_optimization = False
+
+    def configure_optimizers(self):
+        first, last = self.network.layers[0], self.network.layers[2]
+        return [Zenith(part.parameters(), lr=0.1, window=3) for part in (first, last)]
+
+    def training_step(self, batch, i):
+        for k, optimizer in enumerate(self.optimizers()):
+            if k == 0 or i % 3 == 0:
+                optimizer.zero_grad()
+                self.manual_backward(self.network(**BATCHES[i])["loss"])
+                optimizer.step()
+
+
+def test_the_callback_with_two_optimizers_and_an_interruption(tmp_path):
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, i):
+            if i == 6:
+                raise RuntimeError("stop")
+
+    rows = []
+    trainer = Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=CSVLogger(tmp_path, flush_logs_every_n_steps=1),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[ZenithCallback(lambda step, numbers: rows.append(numbers["count"])), Stop()],
+    )
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer.fit(Two(), loader())
+    assert rows == [1, 2, 3, 4, 5, 6, 7, 1, 2, 3]
+    path = tmp_path / "lightning_logs" / "version_0" / "metrics.csv"
+    assert series(path, "zenith1/count").values == [1, 2, 3]
+
+
+def test_the_callback_without_zenith(tmp_path):
+    class Plain(Digits):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = Trainer(max_steps=1, accelerator="cpu", logger=False, callbacks=[ZenithCallback()])
+    with pytest.raises(TypeError, match="must return a Zenith or a ZenithLR, got SGD"):
+        trainer.fit(Plain(), loader())
+
+
+class Clipping(Zenith):
+    """Its `step` calls that of its base, at which torch runs the hooks of both."""
+
+    def step(self, closure=None):
+        return super().step(closure)
+
+
+def test_the_callback_counts_the_steps_of_a_subclass_once(tmp_path):
+    class Sub(Digits):
+        def configure_optimizers(self):
+            return Clipping(self.parameters(), lr=0.1, window=4)
+
+    rows = []
+    trainer = Trainer(
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        callbacks=[ZenithCallback(lambda step, numbers: rows.append((step, numbers["count"])))],
+    )
+    trainer.fit(Sub(), loader())
+    assert rows == [(step, step + 1) for step in range(STEPS)]

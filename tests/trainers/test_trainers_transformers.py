@@ -1,4 +1,4 @@
-"""Hugging Face's Trainer: real steps, its own checkpoint, and the rate where it was."""
+"""Hugging Face's Trainer: real steps, its own checkpoint, the rate where it was, our callback."""
 
 import pytest
 import torch
@@ -6,7 +6,10 @@ from _reference import ROUNDING
 from _trainers import BATCH, CUT, STEPS, WINDOW, Network, Rows, plain_loop, zenith, zenith_lr
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
+from zenith.logs import to_csv
+from zenith.readers import series
 from zenith.torch import Zenith
+from zenith.torch.transformers import ZenithCallback
 
 
 class Rates(TrainerCallback):
@@ -115,3 +118,37 @@ def test_its_own_clipping_saturates_the_schedule_and_max_grad_norm_does_not(tmp_
     wanted, _ = plain_loop(lambda parameters: zenith(parameters, max_grad_norm=1e-3))
     assert min(seen.rates) < 0.08
     assert seen.rates == wanted
+
+
+@pytest.mark.parametrize("make", [zenith, zenith_lr])
+def test_the_callback_logs_every_step(tmp_path, make):
+    wanted, _ = plain_loop(make)
+    model = Network()
+    optimizer, keeper = make(model.parameters())
+    trainer = InOrder(
+        model,
+        arguments(tmp_path, logging_steps=5, save_steps=STEPS),
+        train_dataset=Rows(),
+        optimizers=(optimizer, None if keeper is optimizer else keeper),
+        callbacks=[ZenithCallback(to_csv(tmp_path / "own.csv"))],
+    )
+    trainer.train()
+    assert series(tmp_path / "own.csv", "lr").values == pytest.approx(wanted, rel=1e-6)
+    state = tmp_path / f"checkpoint-{STEPS}" / "trainer_state.json"
+    _, steps, rates, replaced, _ = series(state, "zenith/lr")
+    assert replaced == 0
+    assert steps[:3] == [5, 10, 15]
+    assert rates[:3] == pytest.approx([wanted[4], wanted[9], wanted[14]], rel=1e-6)
+
+
+def test_the_callback_without_zenith(tmp_path):
+    model = Network()
+    trainer = InOrder(
+        model,
+        arguments(tmp_path),
+        train_dataset=Rows(),
+        optimizers=(torch.optim.SGD(model.parameters()), None),
+        callbacks=[ZenithCallback()],
+    )
+    with pytest.raises(TypeError, match="must be a Zenith, or its scheduler a ZenithLR, got SGD"):
+        trainer.train()
