@@ -3,10 +3,10 @@
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,12 +58,18 @@ class Question:
         return ",".join([self.optimizer, *options, *(["amp"] if self.amp else [])])
 
     def asked(self) -> Record:
-        """Return it for a header, which has epochs and batch from the task."""
+        """Return it for a header, which has the length of the run from the task."""
         asked = asdict(self)
-        del asked["epochs"], asked["batch"]
-        if not self.amp:
-            del asked["amp"]
-        return asked
+        sized = {name: size for name in ("epochs", "batch") if (size := asked.pop(name))}
+        rare = {"sized": sized, "amp": asked.pop("amp")}
+        return asked | {name: value for name, value in rare.items() if value}
+
+    @classmethod
+    def of(cls, header: Record) -> Self:
+        """Return the question of a header."""
+        own = {each.name: header[each.name] for each in fields(cls) if each.name in header}
+        del own["epochs"], own["batch"]
+        return cls(**own | header.get("sized", {}))
 
     def path(self, task: str) -> Path:
         """Return where the records lie: `TASK/NAME/seed-N.jsonl`."""

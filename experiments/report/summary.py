@@ -18,6 +18,8 @@ Runs = Mapping[str, Mapping[int, Records]]  # by the name of the optimizer, and 
 MEASURES = ("test_accuracy", "train_loss", "lr", "seconds")
 # What may differ between runs that stand in one table.
 _OWN = {"optimizer", "seed", "options", "l2", "hours", "log_every", "made", "parameters"}
+_OWN |= {"sized", "amp", "probes"}
+_SIZES = {"steps", "epochs", "segments", "batch"}  # differ where a run was `sized`
 
 
 def grouped(found: Mapping[Path, Records]) -> Runs:
@@ -46,7 +48,7 @@ def grouped(found: Mapping[Path, Records]) -> Runs:
 
 def own_name(header: Record) -> str:
     """Return the name of the run with this header, as its folder has it."""
-    return Question(header["optimizer"], options=header["options"], l2=header["l2"]).name
+    return Question.of(header).name
 
 
 def place(name: str) -> tuple[bool, int, str]:
@@ -56,7 +58,8 @@ def place(name: str) -> tuple[bool, int, str]:
 
 
 def _same(header: Record, first: Record, path: Path) -> None:
-    for field in sorted((header.keys() | first.keys()) - _OWN):
+    sized = _SIZES if "sized" in header.keys() | first.keys() else set()
+    for field in sorted((header.keys() | first.keys()) - _OWN - sized):
         if header.get(field) != first.get(field):
             raise UserError(
                 f"{path}: `{field}` must be {first.get(field)!r}, as in the other records of the "

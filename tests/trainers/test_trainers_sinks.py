@@ -6,6 +6,7 @@ import json
 import logging
 import struct
 import threading
+import time
 
 import pytest
 
@@ -175,7 +176,12 @@ def test_weights_and_biases_offline(tmp_path, monkeypatch):
             run.log({"loss": 1.0})  # the run's own steps are ahead
         logged(to_wandb(run))
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    rows = [row for row in history(file) if "zenith/scale" in row]
+    rows: list = []
+    for _ in range(600):  # a process of wandb's own writes it, which may be behind
+        rows = [row for row in history(file) if "zenith/scale" in row]
+        if len(rows) == 3:
+            break
+        time.sleep(0.1)
     assert [(row["zenith/step"], row["zenith/scale"]) for row in rows] == [
         (1, 1.0),
         (2, 0.75),
