@@ -25,9 +25,13 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listing = commands.add_parser("list", help="the tasks, the optimizers, and the paper's tables")
     listing.set_defaults(run=show_list)
     _add_run(commands.add_parser("run", help="train one network by one optimizer with one seed"))
+    _add_study(commands.add_parser("study", help="all runs of a table or figure, and its report"))
     cost.add_commands(commands)
     return parser.parse_args(argv)
 
+
+SCALES = ["toy", "desk", "paper"]
+_STUDIES = "of records and reports, shared by all studies; by default zenith-studies"
 
 Option = tuple[str, Any, str, Any, str]  # name, type, metavar, default, help
 
@@ -82,6 +86,8 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_report)
     *_, out, text = _DEMO[-1]
     parser.add_argument("folder", type=Path, nargs="?", default=out, metavar="DIR", help=text)
+    parser.add_argument("--study", metavar="NAME", help="its tables and figures, see `list`")
+    parser.add_argument("--scale", choices=SCALES, default="desk", help="of the study")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -94,6 +100,21 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     _add(parser, _RUN)
 
 
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_study)
+    parser.description = (
+        "Make every run of a study that is not there yet, go on with what was cut, and report."
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help="see `list`")
+    add("--scale", choices=SCALES, default="desk", help="by default desk")
+    add("--seeds", type=size, metavar="N", help="how many: 0, 1, ..., N - 1; or the study's own")
+    add("--jobs", type=size, metavar="N", default=1, help="processes of a thread; by default 1")
+    add("--out", type=Path, metavar="DIR", default=Path("zenith-studies"), help=_STUDIES)
+    add("--data", type=Path, metavar="DIR", help="the files of the tasks")
+    add("--device", choices=["cpu", "cuda"], default="cpu")
+
+
 def run_demo(options: argparse.Namespace) -> int:
     """Compare ZENITH with SGD."""
     from experiments import demo
@@ -103,9 +124,24 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> None:
     """Report on what records there are."""
+    from experiments import study
     from experiments.report import report_all
 
-    report_all(options.folder)
+    if options.study:
+        study.report(options.study, options.scale, options.folder)
+    else:
+        report_all(options.folder)
+
+
+def run_study(options: argparse.Namespace) -> int:
+    """Make the runs of a study, and report."""
+    from experiments import study
+
+    if options.name == "table1":
+        sizes = "--batch 2 --width 0.05 --repetitions 1 --iterations 1".split()
+        toy = sizes if options.scale == "toy" else []
+        return main(["cost", "overhead", *toy, "--out", str(options.out / "table1")])
+    return study.run(options)
 
 
 def show_list(_options: argparse.Namespace) -> None:

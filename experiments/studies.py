@@ -4,7 +4,8 @@ A study has rows, each a `Question` asked of every task and seed; at `toy` scale
 asked of the digits, for a few steps. Runs that two studies share are made once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
@@ -28,12 +29,11 @@ class Length(NamedTuple):
 
 
 LENGTHS = {
-    "digits": Length(2, 21),  # at toy scale
+    "digits": Length(2, 21),  # at toy scale, in batches of 64
     "desk-a": Length(100, 32, 5),
     "desk-b": Length(480, 16, 24),
     "desk-c": Length(280, 32, 14),
 }
-TOY = {"epochs": 2, "batch": 64}
 DESK = ("desk-a", "desk-b", "desk-c")
 Rows = Callable[[Length], Iterable[Question]]
 
@@ -43,47 +43,70 @@ class Study(NamedTuple):
 
     Attributes:
         title: what it shows.
-        paper: what of the paper it is; empty beyond.
         parts: rows, and the tasks they are asked of at `desk` and at `paper` scale.
-        seeds: at desk scale; 0, 1, ....
-        figures: of `experiments.report.figures`.
+        seeds: at desk and paper scale; 0, 1, ....
+        paper: what of the paper it is; empty beyond.
+        shown: the tables and figures of its report, see `experiments.report.study`.
         probes: of `experiments.probes`, which measure more at the evaluations.
+        best_rate: optimizers which are shown at the best of their rates too.
     """
 
     title: str
     parts: Sequence[tuple[Rows, Mapping[str, Sequence[str]]]]
     seeds: int = 6
     paper: str = ""
-    figures: Sequence[str] = ()
+    shown: Sequence[str] = ("comparison", "lead", "figure1", "figure3f", "details")
     probes: tuple[str, ...] = ()
+    best_rate: Sequence[str] = ()
+
+    @property
+    def apart(self) -> bool:
+        """Whether the blocks of `BLOCKS` are what it is about, which are never compared."""
+        return "table3" in self.shown
 
 
-def cells(study: Study, scale: str, seeds: int | None = None) -> list[Cell]:
+def cells(name: str, scale: str, seeds: int | None = None) -> list[Cell]:
     """Return every run of a study, all seeds of a row before the next row.
 
     Args:
-        study: one of `STUDIES`.
+        name: of `STUDIES`.
         scale: one of `SCALES`.
         seeds: how many; by default 2 at toy scale, and the study's own at the others.
     """
-    count = seeds or (2 if scale == "toy" else study.seeds)
-    found = [
-        Cell(task, replace(question, seed=seed))
-        for rows, tasks in study.parts
-        for task in (("digits",) if scale == "toy" else tasks[scale])
-        for question in _sized(rows, task, study.probes)
+    count = seeds or (2 if scale == "toy" else STUDIES[name].seeds)
+    wanted = _wanted(scale)
+    return [
+        Cell(task, replace(row, seed=seed, probes=tuple(sorted(wanted[task, row.name]))))
+        for (task, _), row in _asked(STUDIES[name], scale).items()
         for seed in range(count)
     ]
-    return list(dict.fromkeys(found))
 
 
-def _sized(rows: Rows, task: str, probes: tuple[str, ...]) -> Iterable[Question]:
+def _wanted(scale: str) -> Mapping[tuple[str, str], set[str]]:
+    """By task and name, the probes of all studies that share the run."""
+    wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for study in STUDIES.values():
+        for key in _asked(study, scale):
+            wanted[key] |= set(study.probes)
+    return wanted
+
+
+def _asked(study: Study, scale: str) -> dict[tuple[str, str], Question]:
+    """The rows of a study by task and name, in their order."""
+    return {
+        (task, row.name): row
+        for rows, tasks in study.parts
+        for task in (("digits",) if scale == "toy" else tasks[scale])
+        for row in _sized(rows, task)
+    }
+
+
+def _sized(rows: Rows, task: str) -> Iterator[Question]:
     length = LENGTHS[task]
-    every = ceil(length.segment * length.steps / LINES)
+    log_every = ceil(length.segment * length.steps / LINES)
     for row in rows(length):
-        toy = {name: getattr(row, name) or size for name, size in TOY.items()}
-        sizes = toy if task == "digits" else {}
-        yield replace(row, log_every=every, probes=row.probes or probes, **sizes)
+        toy = {"epochs": row.epochs or length.epochs, "batch": row.batch or 64}
+        yield replace(row, log_every=log_every, **(toy if task == "digits" else {}))
 
 
 def _of(*names: str, **options: Any) -> list[Question]:
@@ -127,12 +150,9 @@ def _windows(length: Length) -> list[Question]:
 
 def _stopped(length: Length) -> list[Question]:
     """Stopped at each tenth: as it is, cooled down, averaged; and planned for that moment."""
-    branched = [
-        Question(name, probes=("average", "cooldown")) for name in ("zenith", "sgd", "sgd-cosine")
-    ]
-    tenths = sorted({ceil(length.epochs * tenth / 10) for tenth in range(1, 10)})
-    planned = [Question("sgd-cosine", epochs=e, probes=("average",)) for e in tenths]
-    return [*branched, *(row for row in planned if row.epochs != length.epochs)]
+    tenths = sorted({ceil(length.epochs * tenth / 10) for tenth in range(1, 10)} - {length.epochs})
+    planned = [Question("sgd-cosine", epochs=epochs) for epochs in tenths]
+    return [*_of("zenith", "sgd", "sgd-cosine"), *planned]
 
 
 def _batches(_: Length) -> list[Question]:
@@ -176,6 +196,7 @@ _PAPER = (
     *("tinyimagenet-inception", "imagenet100-densenet121"),
 )
 _CIFAR100 = ("cifar100-resnet50",)
+_TEXT = ("text-gru", "text-transformer")
 
 
 def _tasks(desk: Sequence[str], paper: Sequence[str] = _CIFAR100) -> dict[str, Sequence[str]]:
@@ -191,37 +212,49 @@ STUDIES = {
             (_block("B"), _tasks(("desk-b",), _PAPER)),
         ],
         paper="Table 3, Figures 1, 2, 3d, 3e, 3f",
-        figures=("1", "2", "3d", "3e", "3f", "profile"),
+        shown=(
+            *("table3", "lead", "figure1", "figure2", "figure3d", "figure3e", "figure3f"),
+            *("profile", "details", "settings"),
+        ),
         probes=("sharpness", "line"),
+        best_rate=("sgd", "sgd-cosine", "sgd-step"),
     ),
     "figure3a": Study(
         "Rate, sharpness of the minimum and accuracy of SGD",
         [(_rates, _tasks(("desk-a",), _PAPER))],
         paper="Figures 3a, 3b",
-        figures=("3a", "3b"),
-        probes=("sharpness", "line"),
+        shown=("figure3ab", "details"),
+        probes=("sharpness",),
     ),
     "figure3g": Study(
         "The initial rate",
         [(_initial_rates, _tasks(("desk-a",)))],
         paper="Figures 3g, 3h",
-        figures=("3g", "3h"),
+        shown=("figure3gh", "comparison", "lead", "details"),
     ),
     "table4": Study(
         "L2 regularisation",
         [(_regularised, _tasks(("desk-b",), ("cifar100-resnet50", "food101-dla")))],
         paper="Table 4, Figure 4",
-        figures=("4",),
+        shown=("table4", "lead", "figure4", "details"),
     ),
     "figure6": Study(
-        "The window", [(_windows, _tasks(("desk-a",)))], paper="Figure 6", figures=("6",)
+        "The window",
+        [(_windows, _tasks(("desk-a",)))],
+        paper="Figure 6",
+        shown=("figure6", "comparison", "details"),
     ),
-    "horizon": Study("Stopped at any time", [(_stopped, _tasks(DESK))], figures=("horizon",)),
+    "horizon": Study(
+        "Stopped at any time",
+        [(_stopped, _tasks(DESK))],
+        shown=("horizon", "comparison", "details"),
+        probes=("average", "cooldown"),
+    ),
     "noise": Study(
         "How much of the norm is noise",
         [(_batches, _tasks(("desk-a", "desk-c")))],
         seeds=3,
-        figures=("noise",),
+        shown=("noise", "comparison", "details"),
         probes=("noise",),
     ),
     "signals": Study(
@@ -231,9 +264,5 @@ STUDIES = {
     "momentum": Study("With momentum", [(_momentum, _tasks(("desk-b", "desk-c")))]),
     "adamw": Study("Over AdamW", [(_adamw, _tasks(DESK))], seeds=3),
     "clipping": Study("With clipped gradients", [(_clipped, _tasks(DESK))], seeds=3),
-    "text": Study(
-        "The next character of a text",
-        [(_text, _tasks(("text-gru", "text-transformer"), ("text-gru", "text-transformer")))],
-        seeds=3,
-    ),
+    "text": Study("The next character of a text", [(_text, _tasks(_TEXT, _TEXT))], seeds=3),
 }

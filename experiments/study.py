@@ -1,0 +1,59 @@
+"""The command `study`: all runs of a table or figure in processes side by side, and its report."""
+
+from argparse import Namespace
+from collections import defaultdict
+from pathlib import Path
+
+from experiments.errors import UserError
+from experiments.pool import Place, run_all
+from experiments.report.study import study_report
+from experiments.studies import STUDIES, cells
+from experiments.terminal import interruptible, say
+
+__all__ = ["report", "run"]
+
+DONE, FAILED, INTERRUPTED = 0, 2, 130
+
+
+def run(options: Namespace) -> int:
+    """Make the runs that are not there yet, and report; return the exit code, 130 after Ctrl-C."""
+    asked = cells(_checked(options.name), options.scale, options.seeds)
+    place = Place(options.out, options.data, options.device)
+    with interruptible() as stopped:
+        failures = run_all(asked, place, options.jobs, stopped)
+    for line in failures:
+        say(line)
+    if stopped():
+        say(f"interrupted; what was finished is kept in {options.out}, the same command goes on")
+        return INTERRUPTED
+    report(options.name, options.scale, options.out, options.seeds)
+    return FAILED if failures else DONE
+
+
+def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> None:
+    """Write the report of a study into `folder/reports/NAME`, from the records in `folder`."""
+    study = STUDIES[_checked(name)]
+    rows: dict[str, list[str]] = defaultdict(list)
+    asked = cells(name, scale, seeds)
+    for cell in asked:
+        if cell.question.name not in rows[cell.task]:
+            rows[cell.task].append(cell.question.name)
+    count = len({cell.question.seed for cell in asked})
+    out = folder / "reports" / name
+    study_report(
+        f"{study.title} ({study.paper or 'beyond the paper'})",
+        rows,
+        folder,
+        out,
+        study.shown,
+        seeds=count,
+        best_rate=study.best_rate,
+        apart=study.apart,
+    )
+    print(f"the report is in {out}")
+
+
+def _checked(name: str) -> str:
+    if name not in STUDIES:
+        raise UserError(f"`study` must be one of table1, {', '.join(STUDIES)}, got {name!r}")
+    return name
