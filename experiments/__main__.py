@@ -138,7 +138,7 @@ def run_study(options: argparse.Namespace) -> int:
     from experiments import study
 
     if options.name == "table1":
-        sizes = "--batch 2 --width 0.05 --repetitions 1 --iterations 1".split()
+        sizes = ["--batch", "2", "--width", "0.05", "--repetitions", "1", "--iterations", "1"]
         toy = sizes if options.scale == "toy" else []
         return main(["cost", "overhead", *toy, "--out", str(options.out / "table1")])
     return study.run(options)

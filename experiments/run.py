@@ -2,8 +2,9 @@
 
 import platform
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments import parallel
+from experiments import parallel, probes
 from experiments.errors import UserError
 from experiments.optimizers import Recipe, Setting, recipe
 from experiments.records import Record
@@ -37,6 +39,7 @@ class Question:
         epochs: of the run, where they are not the task's own.
         batch: in a batch, where it is not the task's own number.
         amp: whether the forward pass is in bfloat16, as far as `torch.autocast` has it.
+        probes: what more to measure: names of `experiments.probes`, in any order.
     """
 
     optimizer: str
@@ -48,6 +51,7 @@ class Question:
     epochs: int | None = None
     batch: int | None = None
     amp: bool = False
+    probes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -61,7 +65,7 @@ class Question:
         """Return it for a header, which has the length of the run from the task."""
         asked = asdict(self)
         sized = {name: size for name in ("epochs", "batch") if (size := asked.pop(name))}
-        rare = {"sized": sized, "amp": asked.pop("amp")}
+        rare = {"sized": sized, "amp": asked.pop("amp"), "probes": list(asked.pop("probes"))}
         return asked | {name: value for name, value in rare.items() if value}
 
     @classmethod
@@ -89,11 +93,15 @@ class Run:
         steps: made so far.
         segment: the one that is under way, from 0.
         seconds: of training, evaluation left out.
+        train_losses: the mean loss of each segment.
+        tested: a copy of what was evaluated last, for the probes.
+        average: the mean of the weights, if the probe of that name is asked for.
     """
 
     def __init__(
         self, task: Task, question: Question, device: str = "cpu", beside: Recipe | None = None
     ) -> None:
+        probes.checked(question.probes)
         self.task, self.question, self.device = task, question, torch.device(device)
         self.recipe = beside or recipe(question.optimizer, question.options)
         torch.manual_seed(question.seed)
@@ -105,8 +113,11 @@ class Run:
             self.model.parameters(), setting, question.options
         )
         self.averager = self.recipe.average(self.model)
+        self.average = _mean_of(self.model) if "average" in question.probes else None
+        self.tested = self.model
         self.steps = self.segment = 0
         self.seconds = 0.0
+        self.train_losses: list[float] = []
         self.diverged = False
         self._batch: Any = None
         self._losses: list[Tensor] = []  # of the segment
@@ -130,6 +141,8 @@ class Run:
             self.averager.step()
         self.steps += 1
         self.seconds += self._now() - start
+        if self.average:
+            self.average.update_parameters(self.model)
         due = self.steps % self.task.steps == 0 or self.steps % self.question.log_every == 0
         line = self._line() if due else None
         if self._planned("epoch") and self.steps % round(self._epoch) == 0:
@@ -166,15 +179,15 @@ class Run:
         """Evaluate, off the clock; return the record."""
         self.segment += 1
         self.seconds = parallel.agreed(lambda: self.seconds)
-        train_loss = self._mean_loss(0)
-        measures = self._evaluated()
+        self.train_losses = [*self.train_losses, self._mean_loss(0)]
+        measures = {**self.evaluated(), **probes.measured(self)}
         self._losses, self._logged = [], 0
         return {
             "kind": "eval",
             "segment": self.segment,
             "step": self.steps,
             "epoch": self.segment * self.task.epochs,
-            "train_loss": train_loss,
+            "train_loss": self.train_losses[-1],
             **measures,
             "seconds": self.seconds,
         }
@@ -204,6 +217,7 @@ class Run:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "averager": self.averager.state_dict() if self.averager else None,
+            "average": self.average.state_dict() if self.average else None,
             "own": {name: getattr(self, name) for name in _OWN},
         }
 
@@ -215,8 +229,52 @@ class Run:
             self.scheduler.load_state_dict(state["scheduler"])
         if self.averager:
             self.averager.load_state_dict(state["averager"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         for name in _OWN:
             setattr(self, name, state["own"][name])
+
+    def branch(self) -> "Run":
+        """Return a copy that goes on by itself: without a scheduler, and no probe but `average`."""
+        kept = tuple(name for name in self.question.probes if name == "average")
+        question = replace(self.question, probes=kept)
+        branch = Run(self.task, question, str(self.device), self.recipe)
+        branch.load_state_dict(deepcopy(self.state_dict()))
+        branch.scheduler = None
+        return branch
+
+    def batches(self, segment: int, seed: int | None = None) -> Iterator[Any]:
+        """Yield the batches of a segment, on the device; by default those of this run's seed."""
+        seed = self.question.seed if seed is None else seed
+        return map(self._moved, self.task.batches(seed, segment))
+
+    def gradient(self, batch: Any) -> list[Tensor]:
+        """Return the gradient of a batch, as the next step would take it."""
+        self._batch = self._moved(batch)
+        self.closure()
+        return [p.grad for p in self.model.parameters() if p.grad is not None]
+
+    def evaluated(self) -> dict[str, float]:
+        """Return the task's measures, at the weights that the optimizer is tested at."""
+        if self.recipe.averages:
+            self.optimizer.eval()
+            self.refresh(self.model)
+        model = self.averager.averaged_model if self.averager else self.model
+        model.eval()
+        measures = self.task.evaluate(model)
+        if self.question.probes:
+            self.tested = deepcopy(model)
+        model.train()
+        if self.recipe.averages:
+            self.optimizer.train()
+        return measures
+
+    @torch.no_grad()
+    def refresh(self, model: nn.Module) -> None:
+        """Take batch norm's statistics anew, at the weights as they are, on 50 batches."""
+        if _normalizes(model):
+            for batch in islice(self.batches(self.segment), 50):
+                self.task.loss(model, batch)
 
     def _planned(self, after: str) -> bool:
         return self.scheduler is not None and self.recipe.planned == after
@@ -252,26 +310,6 @@ class Run:
         self.model.train()
         return loss
 
-    def _evaluated(self) -> dict[str, float]:
-        """The task's measures, at the weights that the optimizer is tested at."""
-        if self.recipe.averages:
-            self.optimizer.eval()
-            self._refresh()
-        model = self.averager.averaged_model if self.averager else self.model
-        model.eval()
-        measures = self.task.evaluate(model)
-        model.train()
-        if self.recipe.averages:
-            self.optimizer.train()
-        return measures
-
-    @torch.no_grad()
-    def _refresh(self) -> None:
-        """Take batch norm's statistics anew, at the weights as they are, on 50 batches."""
-        if _normalizes(self.model):
-            for batch in islice(self.task.batches(self.question.seed, self.segment), 50):
-                self.task.loss(self.model, self._moved(batch))
-
     def _moved(self, batch: Any) -> Any:
         return _mapped(lambda part: part.to(self.device, non_blocking=True), batch)
 
@@ -285,7 +323,11 @@ def _normalizes(model: nn.Module) -> bool:
     return any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-_OWN = ("steps", "segment", "seconds", "diverged")
+def _mean_of(model: nn.Module) -> AveragedModel:
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.998))  # type: ignore[no-untyped-call]
+
+
+_OWN = ("steps", "segment", "seconds", "diverged", "train_losses")
 
 
 def _mapped(change: Callable[[Tensor], Tensor], batch: Any) -> Any:

@@ -30,7 +30,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--largest": _size(10**8, "case to measure"),
     "--library": {"choices": ["torch", "keras", "optax"], "default": "torch"},
     "--models": {"nargs": "+", "choices": ["vgg19", "small"], "default": ["vgg19", "small"]},
-    "--optimizers": {"nargs": "+", "metavar": "NAME", "help": "by default those of the tables"},
+    "--optimizers": {"nargs": "+", "metavar": "NAME", "help": "by default those of its table"},
     "--rivals": {"action": "store_true", "help": "those of optax.contrib too"},
     "--sizes": {"nargs": "+", **_size(None, "entries, up to 10**8")},
     "--threads": _size(None, "of torch; by default 1, then 2"),

@@ -40,7 +40,8 @@ def buffers(optimizer: Optimizer, params: Tensors, name: str) -> Tensors:
 class Rival(Optimizer):
     """An optimizer of one group, which holds its settings and the numbers of its state.
 
-    `rate` among them is the rate of the last step, so that a log can tell it.
+    `rate` among them is the rate of the last step, so that a log can tell it. `lr` is a cap of the
+    rate; where it is no more than the first, it is not among them.
     """
 
     def __init__(self, params: Iterable[Any], **defaults: Any) -> None:

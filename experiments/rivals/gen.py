@@ -41,7 +41,7 @@ class GeN(Rival):
         smoothing: float = 0.9,
         ahead: bool = True,
     ) -> None:
-        settings = {"lr": lr, "every": every, "smoothing": smoothing, "ahead": ahead}
+        settings = {"every": every, "smoothing": smoothing, "ahead": ahead}
         super().__init__(params, **settings, rate=lr, steps=0, due=False)
 
     def prepare(self, closure: Closure) -> None:

@@ -31,7 +31,8 @@ class SPS(Rival):
     def __init__(
         self, params: Iterable[Any], lr: float = 0.1, c: float = 0.2, growth: float | None = None
     ) -> None:
-        super().__init__(params, lr=lr, c=c, growth=growth, rate=lr)
+        cap = {"lr": lr} if growth is None else {}
+        super().__init__(params, **cap, c=c, growth=growth, rate=lr)
 
     def descend(self, closure: Closure, loss: Tensor, params: Tensors, grads: Tensors) -> None:
         """Take a step."""

@@ -1,0 +1,36 @@
+"""When a probe is due, and on which batches it looks."""
+
+from collections.abc import Iterator
+from itertools import chain, count
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from experiments.run import Run
+
+__all__ = ["due", "following", "subset"]
+
+EXAMPLES, TOGETHER = 1024, 256
+
+
+def due(run: "Run", times: int) -> bool:
+    """Whether an evaluation is the first in one of so many equal parts of the run, or its end."""
+    segments = run.task.segments
+    return run.segment * times // segments > (run.segment - 1) * times // segments
+
+
+def following(run: "Run") -> Iterator[Any]:
+    """Yield the batches that are to come, without an end."""
+    return chain.from_iterable(map(run.batches, count(run.segment)))
+
+
+def subset(run: "Run") -> list[Any]:
+    """Return 1,024 training examples, or all of a segment, 256 together: the same of every run."""
+    found: list[Any] = []
+    for batch in run.batches(0, seed=0):
+        found.append(batch)
+        if sum(len(batch[0]) for batch in found) >= EXAMPLES:
+            break
+    joined = (torch.cat(parts)[:EXAMPLES].split(TOGETHER) for parts in zip(*found, strict=True))
+    return list(zip(*joined, strict=True))
