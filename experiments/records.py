@@ -162,7 +162,8 @@ class Silent(Journal):
 
     def write(self, record: Record) -> Record:
         """Return the record as the other one writes it."""
-        return rounded(record)
+        written: Record = rounded(record)
+        return written
 
     def mark(self) -> int:
         """Return nothing of use."""

@@ -105,8 +105,10 @@ def _sized(rows: Rows, task: str) -> Iterator[Question]:
     length = LENGTHS[task]
     log_every = ceil(length.segment * length.steps / LINES)
     for row in rows(length):
-        toy = {"epochs": row.epochs or length.epochs, "batch": row.batch or 64}
-        yield replace(row, log_every=log_every, **(toy if task == "digits" else {}))
+        asked = replace(row, log_every=log_every)
+        if task == "digits":
+            asked = replace(asked, epochs=row.epochs or length.epochs, batch=row.batch or 64)
+        yield asked
 
 
 def _of(*names: str, **options: Any) -> list[Question]:

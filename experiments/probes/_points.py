@@ -32,5 +32,6 @@ def subset(run: "Run") -> list[Any]:
         found.append(batch)
         if sum(len(batch[0]) for batch in found) >= EXAMPLES:
             break
-    joined = (torch.cat(parts)[:EXAMPLES].split(TOGETHER) for parts in zip(*found, strict=True))
+    whole = (torch.cat(parts)[:EXAMPLES] for parts in zip(*found, strict=True))
+    joined = (torch.split(part, TOGETHER) for part in whole)
     return list(zip(*joined, strict=True))
