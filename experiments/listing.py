@@ -1,16 +1,33 @@
-"""What there is to run: the tasks, the optimizers, and the tables of the paper."""
+"""What there is to run: the paper's tables and figures, the studies, tasks and optimizers."""
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 
 from experiments import tasks
 from experiments.optimizers import OPTIMIZERS, Recipe
+from experiments.studies import LENGTHS, STUDIES, cells
 
 __all__ = ["listing"]
 
+RESULTS = Path(__file__).parent / "results"
+NOT_YET = "not yet"
 PAPER = {
-    "Table 1": "python -m experiments cost overhead",
-    "other tables and figures": "not yet",
+    "Table 1": "study table1",
+    "Table 2": "the tasks of paper scale",
+    "Table 3": "study table3",
+    "Table 4": "study table4",
+    "Table 5": NOT_YET,
+    "Figures 1, 2": "study table3",
+    "Figures 3a, 3b": "study figure3a",
+    "Figure 3c": "a drawing of an idea, nothing to measure",
+    "Figures 3d, 3e, 3f": "study table3",
+    "Figures 3g, 3h": "study figure3g",
+    "Figure 4": "study table4",
+    "Figure 5": NOT_YET,
+    "Figure 6": "study figure6",
+    "Theorem B.5": NOT_YET,
+    "notebooks": NOT_YET,
 }
 
 
@@ -21,19 +38,39 @@ def listing(packages: Mapping[str, str]) -> str:
         packages: what to install for a module, where its name is another.
     """
     optimizers = {
-        name: f"{recipe.label:25} {_options(recipe)}{_lacking(recipe, packages)}"
+        name: f"{recipe.label:32} {_options(recipe)}{_lacking(recipe, packages)}"
         for name, recipe in OPTIMIZERS.items()
     }
-    commands = {
-        name: f"python -m experiments run {name} --optimizer NAME --out DIR" for name in tasks.NAMES
+    commands = {name: f"run {name} --optimizer NAME --out DIR" for name in tasks.NAMES}
+    parts = {
+        "python -m experiments ... of the paper": PAPER,
+        "python -m experiments study NAME": {name: _study(name) for name in STUDIES},
+        "python -m experiments ... one run of a task": commands,
+        "optimizers": optimizers,
     }
-    parts = {"tasks": commands, "optimizers": optimizers, "of the paper": PAPER}
     return "\n\n".join(_part(title, rows) for title, rows in parts.items())
 
 
 def _part(title: str, rows: Mapping[str, str]) -> str:
     width = max(map(len, rows))
     return "\n".join([title, *(f"  {name:{width}}  {row}".rstrip() for name, row in rows.items())])
+
+
+def _study(name: str) -> str:
+    """What it shows, what it takes at desk scale, and whether its report is in `results`."""
+    asked = cells(name, "desk")
+    hours = sum(
+        LENGTHS[cell.task].seconds * _share(cell.question.epochs, cell.task) for cell in asked
+    )
+    study, measured = STUDIES[name], (RESULTS / name / "report.md").exists()
+    return (
+        f"{study.title:52} {study.paper or 'beyond the paper':34} desk: {len(asked):4} runs, "
+        f"{hours / 3600:4.1f} core-hours of SGD; {'measured' if measured else 'not measured'} here"
+    )
+
+
+def _share(epochs: int | None, task: str) -> float:
+    return (epochs or LENGTHS[task].epochs) / LENGTHS[task].epochs
 
 
 def _options(recipe: Recipe) -> str:

@@ -82,6 +82,7 @@ def _counted(setting: Setting) -> dict[str, float]:
 _LR = {"lr": 0.1}
 _SGD = {"lr": 0.1, "momentum": 0.0}
 _ZENITH = {"lr": 0.1, "window": 500, "momentum": 0.0}
+_DECAY = {"weight_decay": 1e-4}
 _CLIP = {"max_grad_norm": 1.0}
 _ADAMW, _ADAMW_LR = partial(AdamW, weight_decay=0.0), {"lr": 1e-3}
 _MOMENTUM = {"momentum": 0.9}
@@ -170,6 +171,10 @@ OPTIMIZERS = {
     "ablation-first": Recipe("ZENITH, first mean", variants.First, _ZENITH),
     "ablation-late": Recipe("ZENITH, one step late", variants.Late, _ZENITH),
     "ablation-layers": Recipe("ZENITH, layer by layer", variants.Layers, _ZENITH, rate=_none),
+    "zenith-decay": Recipe("ZENITH, weight decay", Zenith, _ZENITH | _DECAY),
+    "zenith-decay-in-norm": Recipe(
+        "ZENITH, weight decay in the norm", partial(Zenith, decay_in_norm=True), _ZENITH | _DECAY
+    ),
     "zenith-clip": Recipe("ZENITH, clipped", Zenith, _ZENITH | _CLIP),
     "sgd-clip": Recipe("SGD, clipped", variants.Clipped, _SGD | _CLIP),
     "adamw": Recipe("AdamW", _ADAMW, _ADAMW_LR),

@@ -79,5 +79,5 @@ def replicated(model: nn.Module, device: torch.device) -> nn.Module:
         return model
     if device.type == "cpu" and any(isinstance(each, _BatchNorm) for each in model.modules()):
         raise UserError("torchrun: batch norm is shared among GPUs alone; use `--device cuda`")
-    shared = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    shared = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return DistributedDataParallel(shared, [device] if device.type == "cuda" else None)

@@ -26,13 +26,14 @@ class Length(NamedTuple):
     epochs: int
     steps: int  # of an epoch
     segment: int = 1  # epochs
+    seconds: float = 0.0  # of one core, with SGD
 
 
 LENGTHS = {
     "digits": Length(2, 21),  # at toy scale, in batches of 64
-    "desk-a": Length(100, 32, 5),
-    "desk-b": Length(480, 16, 24),
-    "desk-c": Length(280, 32, 14),
+    "desk-a": Length(100, 32, 5, 22),
+    "desk-b": Length(480, 16, 24, 55),
+    "desk-c": Length(280, 32, 14, 63),
 }
 DESK = ("desk-a", "desk-b", "desk-c")
 Rows = Callable[[Length], Iterable[Question]]
