@@ -9,28 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from _commands import assert_one_line
+from _commands import assert_one_line, environment, run
 
 import zenith
 from zenith import cli, readers
-
-
-def environment(**variables):
-    source = str(Path(zenith.__file__).parents[1])
-    inherited = {k: v for k, v in os.environ.items() if k not in ("CI", "PYTHONPATH")}
-    return inherited | {"PYTHONPATH": source, "PYTHONWARNINGS": "error"} | variables
-
-
-def run(*arguments, cwd, **variables):
-    return subprocess.run(
-        [sys.executable, "-m", "zenith", *arguments],
-        cwd=cwd,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
-
 
 MISTAKES = [
     (["nonsense"], "invalid choice: 'nonsense'"),

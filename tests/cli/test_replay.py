@@ -6,9 +6,9 @@ import re
 import struct
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from _commands import environment
 from _replay import NORMS, lines, write_csv
 from matplotlib.figure import Figure
 
@@ -288,15 +288,14 @@ def test_norms_that_nothing_can_be_made_of(tmp_path, capsys, norms, message):
 @pytest.mark.parametrize(("device", "code"), [("/dev/full", 2), ("a closed pipe", 141)])
 def test_an_output_that_cannot_be_written(log, tmp_path, device, code, unbuffered):
     command = [sys.executable, "-m", "zenith", "replay", str(log)]
-    source = str(Path(zenith.__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": source, "PYTHONUNBUFFERED": unbuffered}
+    buffering = environment(PYTHONUNBUFFERED=unbuffered)
     if device == "/dev/full":
         out = os.open(device, os.O_WRONLY)
     else:
         gone, out = os.pipe()
         os.close(gone)
     result = subprocess.run(
-        command, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, text=True, env=environment
+        command, cwd=tmp_path, stdout=out, stderr=subprocess.PIPE, text=True, env=buffering
     )
     os.close(out)
     assert result.returncode == code

@@ -1,16 +1,14 @@
 """Small tasks for the tests of the experiments, IDX files, and the command as a process."""
 
 import gzip
-import os
 import struct
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
+import _commands
 import numpy as np
 import torch
 
-import experiments
 from experiments.run import Question, Run
 from experiments.tasks import networks
 from experiments.tasks.classify import Classify
@@ -76,25 +74,5 @@ def _write(path: Path, content: bytes) -> None:
     path.write_bytes(gzip.compress(content))
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """That of a child, which finds the experiments, and where a warning is an error."""
-    source = str(Path(experiments.__file__).parents[1])
-    before = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    inherited = {name: value for name, value in os.environ.items() if name != "CI"}
-    return (
-        inherited
-        | {"PYTHONPATH": os.pathsep.join([source, *before]), "PYTHONWARNINGS": "error"}
-        | variables
-    )
-
-
-def command(*arguments, cwd, **variables):
-    """Run `python -m experiments` over a pipe."""
-    return subprocess.run(
-        [sys.executable, "-m", "experiments", *arguments],
-        cwd=cwd,
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-    )
+environment = partial(_commands.environment, "experiments")
+command = partial(_commands.run, program="experiments")

@@ -1,12 +1,11 @@
 """Runs the programs of examples/ as their users do: in a process, and in a folder of their own."""
 
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import zenith
+from _commands import environment
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 RANK = Path(__file__).with_name("_rank.py")  # for a rank that cannot let go of its process group
@@ -19,11 +18,10 @@ def example(name, *arguments, cwd, ranks=0, through=()):
     """
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
     command = [*(launcher if ranks else []), *through, EXAMPLES / name, *arguments]
-    source = str(Path(zenith.__file__).parents[1])
     result = subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": source, "PYTHONWARNINGS": "default"},
+        env=environment(PYTHONWARNINGS="default"),
         capture_output=True,
         text=True,
         check=False,
