@@ -34,7 +34,8 @@ class Question:
         seed: of the initial weights, the batches and the noise of training (dropout).
         options: of the optimizer, as far as they are not its defaults.
         l2: the weight of half the squared norm of the parameters, which is added to the loss.
-        hours: of training, evaluation left out, after which no further segment begins.
+        hours: of training, evaluation left out, after which no further segment begins; by default
+            the task's own, if it has any.
         log_every: steps from one `step` record to the next.
         epochs: of the run, where they are not the task's own.
         batch: in a batch, where it is not the task's own number.
@@ -102,7 +103,9 @@ class Run:
         self, task: Task, question: Question, device: str = "cpu", beside: Recipe | None = None
     ) -> None:
         probes.checked(question.probes)
-        self.task, self.question, self.device = task, question, torch.device(device)
+        hours = question.hours or getattr(task, "hours", None)
+        self.task, self.question = task, replace(question, hours=hours)
+        self.device = torch.device(device)
         self.recipe = beside or recipe(question.optimizer, question.options)
         torch.manual_seed(question.seed)
         self.model = task.network().to(self.device)

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from experiments.errors import UserError
 from experiments.tasks import images, networks
-from experiments.tasks.images import Batch, Data
+from experiments.tasks.images import Batch, Images
 
 __all__ = ["ROWS", "Classify", "Row", "classify", "measured"]
 
@@ -31,14 +31,16 @@ class Row(NamedTuple):
         epochs: in a run.
         threads: of torch; None leaves as many as there are.
         segment: epochs between two evaluations.
+        hours: of training, after which no further segment begins; None for as many as it takes.
     """
 
-    data: Callable[..., Data]  # of `folder`, a Path or None
+    data: Callable[..., Images]  # of `folder`, a Path or None
     network: Callable[[int], nn.Module]
     batch: int
     epochs: int
     threads: int | None
     segment: int = 1
+    hours: float | None = None
 
 
 _desk_b = partial(networks.desk, batch_norm=True)
@@ -62,12 +64,13 @@ class Classify:
     """
 
     name: str
-    data: Data
+    data: Images
     make: Callable[[int], nn.Module]
     batch: int
     segments: int
     threads: int | None = 1
     epochs: float = 1.0  # whole ones
+    hours: float | None = None
 
     @property
     def steps(self) -> int:
@@ -106,21 +109,33 @@ class Classify:
     def described(self) -> dict[str, Any]:
         """Return the sizes of the data and of a batch, and what augments the images if anything."""
         sizes = {f"{part}_images": count for part, count in self.data.counts.items()}
-        augment = getattr(self.data.augment, "__name__", None)
-        return {**sizes, "batch": self.batch} | ({"augment": augment} if augment else {})
+        augmentation = self.data.augmentation
+        more = {"augmentation": augmentation} if augmentation else {}
+        return {**sizes, "batch": self.batch, **more}
 
 
-def classify(name: str, folder: Path | None, epochs: int | None, batch: int | None) -> Classify:
+def classify(
+    name: str, row: Row, folder: Path | None, epochs: int | None, batch: int | None
+) -> Classify:
     """Return the task of a row; see `experiments.tasks.load`."""
-    row = ROWS[name]
     data = row.data(folder=folder)
     count = data.counts["train"]
     batch = batch or min(row.batch, count)
     if batch > count:
         raise UserError(f"`--batch-size` must be at most {count}, all images, got {batch}")
+    hours = None if epochs else row.hours
     epochs = epochs or row.epochs
     segment = gcd(epochs, row.segment)
-    return Classify(name, data, row.network, batch, epochs // segment, row.threads, float(segment))
+    return Classify(
+        name,
+        data,
+        row.network,
+        batch,
+        epochs // segment,
+        row.threads,
+        float(segment),
+        hours,
+    )
 
 
 @torch.no_grad()

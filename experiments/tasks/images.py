@@ -1,8 +1,8 @@
 """The images: scikit-learn's handwritten digits, and Fashion-MNIST from its four IDX files."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from experiments.errors import UserError
 from experiments.tasks.idx import read_idx
 from experiments.tasks.sources import FASHION_MNIST_DIR, FASHION_MNIST_FILES
 
-__all__ = ["Batch", "Data", "Part", "desk", "digits", "fashion_mnist", "shifted"]
+__all__ = ["Batch", "Data", "Images", "Part", "desk", "digits", "fashion_mnist", "pair", "shifted"]
 
 CLASSES = 10
 TEST_BATCH = 1000  # keeps the memory of an evaluation small
@@ -24,8 +24,30 @@ Part = Literal["train", "test", "validation"]
 _Raw = tuple[NDArray[np.generic], NDArray[np.generic]]  # images of any kind of number, and labels
 
 
+class Images(Protocol):
+    """Images to learn from, to test on and, where there are any, to validate on."""
+
+    @property
+    def size(self) -> int:
+        """Height and width, in pixels."""
+
+    @property
+    def counts(self) -> Mapping[Part, int]:
+        """How many images each part has."""
+
+    @property
+    def augmentation(self) -> str | None:
+        """What is done to the training images, in words."""
+
+    def drawn(self, batches: Iterable[Tensor], generator: Generator) -> Iterator[Batch]:
+        """Yield the training images of each batch of indices, augmented by the generator."""
+
+    def whole(self, part: Part) -> Iterator[Batch]:
+        """Yield all images of a part, as they are, in batches."""
+
+
 class Data(NamedTuple):
-    """Images to learn from and images to test on, standardised by the training images alone.
+    """`Images` in memory, standardised by the training images alone.
 
     Attributes:
         train_images: float32, shape `(n, 1, size, size)`.
@@ -54,8 +76,13 @@ class Data(NamedTuple):
         counts: dict[Part, int] = {"train": len(self.train_labels), "test": len(self.test_labels)}
         return counts | ({"validation": len(self.validation[1])} if self.validation else {})
 
+    @property
+    def augmentation(self) -> str | None:
+        """The name of what augments the images."""
+        return self.augment.__name__ if self.augment else None
+
     def drawn(self, batches: Iterable[Tensor], generator: Generator) -> Iterator[Batch]:
-        """Yield the training images of each batch of indices, augmented."""
+        """Yield the training images of each batch of indices, augmented by the generator."""
         for indices in batches:
             images = self.train_images[indices]
             if self.augment:
@@ -63,7 +90,7 @@ class Data(NamedTuple):
             yield images, self.train_labels[indices]
 
     def whole(self, part: Part) -> Iterator[Batch]:
-        """Yield all images of a part, as they are."""
+        """Yield all images of a part, as they are, in batches."""
         parts = {"train": self[:2], "test": self[2:4], "validation": self.validation}
         return zip(*(torch.split(x, TEST_BATCH) for x in parts[part] or ()), strict=True)
 
@@ -143,10 +170,15 @@ def _fashion(folder: Path | None) -> tuple[_Raw, _Raw]:
     folder = folder or FASHION_MNIST_DIR
     if not folder.is_dir():
         raise UserError(f"{folder}: must be a folder with {FASHION_MNIST_FILES}")
-    return _pair(folder, "train"), _pair(folder, "t10k")
+    return pair(folder, "train"), pair(folder, "t10k")
 
 
-def _pair(folder: Path, part: str) -> _Raw:
+def pair(folder: Path, part: str) -> _Raw:
+    """Return the images and labels of MNIST's or Fashion-MNIST's part, `train` or `t10k`.
+
+    Raises:
+        UserError: naming the file, if one is missing, corrupt or does not match the other.
+    """
     images_path = folder / f"{part}-images-idx3-ubyte.gz"
     labels_path = folder / f"{part}-labels-idx1-ubyte.gz"
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)

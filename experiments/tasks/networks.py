@@ -19,9 +19,9 @@ def desk(size: int, classes: int = 10, batch_norm: bool = False) -> nn.Sequentia
     return _kaiming(nn.Sequential(_ChannelsLast(), *network))
 
 
-def vgg19(width: float = 1.0) -> nn.Sequential:
+def vgg19(width: float = 1.0, batch_norm: bool = False) -> nn.Sequential:
     """Return VGG-19 for images of 3 x 32 x 32 and 10 classes, with a factor on its channels."""
-    return _kaiming(_built(shapes.vgg19(width)))
+    return _kaiming(_built(shapes.vgg19(width), batch_norm))
 
 
 def _kaiming(network: nn.Sequential) -> nn.Sequential:

@@ -98,7 +98,7 @@ def test_the_desk_tasks(name, count, steps, evaluations, parameters):
     assert (task.steps * task.segments, task.segments) == (steps, evaluations)
     assert (task.batch, task.threads, task.data.size) == (128, 1, 14)
     assert sum(p.numel() for p in task.network().parameters()) == parameters
-    assert task.described().get("augment") == (None if name == "desk-a" else "shifted")
+    assert task.described().get("augmentation") == (None if name == "desk-a" else "shifted")
 
 
 @pytest.mark.parametrize(
