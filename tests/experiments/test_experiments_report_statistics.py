@@ -1,0 +1,91 @@
+"""The statistics, against numbers worked out by hand and against statsmodels."""
+
+from math import inf, isnan
+
+import numpy as np
+import pytest
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.weightstats import ttost_paired
+
+from experiments.report.statistics import (
+    MARGIN,
+    Effect,
+    effect,
+    holm,
+    powerless,
+    profile,
+    ranks,
+    verdict,
+)
+
+RANDOM = np.random.default_rng(0)
+
+
+def test_an_effect_by_hand():
+    found = effect([1.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    half = 2.570582 * np.sqrt(3.5 / 6)  # Student's t of 5 degrees, the variance is 3.5
+    assert (found.pairs, found.mean) == (6, 3.5)
+    assert (found.low, found.high) == pytest.approx((3.5 - half, 3.5 + half), rel=1e-6)
+    assert found.p == 2 / 64  # no other of the flips is as far from 0
+    # Of +-1 +-2 +-3 four of eight come to 4 or more, on either side.
+    assert effect([-1.0, 2.0, 3.0]).p == 0.5
+
+
+def test_effects_without_spread_or_number():
+    assert effect([0.1] * 6)[:5] == pytest.approx((6, 0.1, 0.1, 0.1, 2 / 64))
+    assert effect([0.0] * 6) == Effect(6, 0.0, 0.0, 0.0, 1.0, True)
+    one = effect([0.1])
+    assert (one.pairs, one.p, isnan(one.low), one.equivalent) == (1, 1.0, True, False)
+    infinite = effect([inf, 1.0])
+    assert (infinite.mean, infinite.p, isnan(infinite.low)) == (inf, 1.0, True)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.1, 0.15, -0.15, 0.3])
+def test_equivalence_is_that_of_two_one_sided_tests(mean):
+    differences = mean + 0.1 * RANDOM.normal(size=8)
+    p = ttost_paired(differences, np.zeros(8), -MARGIN, MARGIN)[0]
+    assert effect(differences).equivalent == (p < 0.05)
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+    ps = [*RANDOM.uniform(size=20) ** 3, 0.04, 0.04, 1.0]
+    assert holm(ps) == pytest.approx(multipletests(ps, method="holm")[1].tolist(), rel=1e-12)
+
+
+def test_verdicts():
+    ahead, close = Effect(10, 1.0, 0.5, 1.5, 0.01, False), Effect(10, -0.1, -0.2, 0.0, 0.01, True)
+    assert [verdict(ahead, p) for p in (0.01, 0.05)] == ["held", "not shown"]
+    assert verdict(ahead._replace(mean=-1.0), 0.01) == "contradicted here"
+    assert verdict(close, 0.5) == "equivalent"
+    assert verdict(close, 0.01) == "contradicted here, by less than the margin"
+
+
+def test_what_no_test_can_reach():
+    least = "the least p is 1 x 2 / 2^5 = 0.062; 6 can."
+    assert powerless(5) == f"With 5 pairs no exact test can reach 0.05: {least}"
+    assert powerless(6) == ""
+    # The bound is sharp: 24 x 2 / 2^10 = 0.047, 26 x 2 / 2^10 = 0.051.
+    assert powerless(10, 24) == ""
+    assert powerless(10, 26).endswith("26 x 2 / 2^10 = 0.051; 11 can.")
+    assert powerless(11, 26) == ""
+
+
+def test_ranks():
+    assert ranks({"a": [3.0, 1.0], "b": [3.0, 2.0], "c": [1.0, 0.0]}) == {
+        "a": 1.75,
+        "b": 1.25,
+        "c": 3.0,
+    }
+
+
+def test_a_performance_profile():
+    times = {"a": [1.0, 4.0, inf], "b": [2.0, 2.0, inf], "c": [3.0, inf, inf]}
+    found = {name: shares.tolist() for name, shares in profile(times, [1, 2, 3]).items()}
+    third = 1 / 3
+    assert found == {
+        "a": pytest.approx([third, 2 * third, 2 * third]),
+        "b": pytest.approx([third, 2 * third, 2 * third]),
+        "c": pytest.approx([0, 0, third]),
+    }
