@@ -111,9 +111,9 @@ def sections(
     columns = [column._replace(runs=_chosen(column.runs, best_rate)) for column in columns]
     if not apart:
         return [Section("", columns, seeds)]
-    found = [Section(_TITLES[block], _within(columns, block), seeds) for block in BLOCKS]
-    found = [section for section in found if section.columns]
-    return found if len(found) > 1 else [found[0]._replace(title="")]
+    own = {block for column in columns for row in column.runs for block in _only(row)}
+    found = [Section(_TITLES[block], _within(columns, block), seeds) for block in sorted(own)]
+    return found if len(found) > 1 else [Section("", columns, seeds)]
 
 
 def _columns(task: str, runs: Runs) -> list[Column]:
@@ -165,6 +165,12 @@ def _of(row: str) -> set[str]:
     slug, options = parsed(row)
     has = {block: slug in dict(BLOCKS[block]) for block in BLOCKS}
     return {"B"} if "momentum" in options or (has["B"] and not has["A"]) else {"A"}
+
+
+def _only(row: str) -> set[str]:
+    """The block that a row belongs to, if it is one: what both have makes no section."""
+    found = _of(row)
+    return found if len(found) == 1 else set()
 
 
 def _chosen(runs: Runs, slugs: Sequence[str]) -> Runs:

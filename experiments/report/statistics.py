@@ -115,6 +115,8 @@ def ranks(values: Mapping[str, Sequence[float]]) -> dict[str, float]:
     Args:
         values: by optimizer, one for each task.
     """
+    if not values:
+        return {}
     found = stats.rankdata(-np.array([*values.values()]), axis=0)
     return dict(zip(values, found.mean(axis=1).tolist(), strict=True))
 
