@@ -151,7 +151,7 @@ def _groups(column: Column, option: str) -> dict[str, dict[float, str]]:
     found: dict[str, dict[float, str]] = defaultdict(dict)
     for row in column.runs:
         group, value = _group(row, option)
-        if value is not None and column.runs[row]:
+        if value is not None and headlines(column, row):
             found[group][value] = row
     return {group: dict(sorted(rows.items())) for group, rows in found.items()}
 
@@ -159,7 +159,8 @@ def _groups(column: Column, option: str) -> dict[str, dict[float, str]]:
 def _ends(axes: Axes, column: Column, option: str) -> None:
     """The headlines over the values of the option; of what does not take it, a level."""
     groups = _groups(column, option)
-    levels = [row for row in column.runs if _group(row, option)[1] is None and column.runs[row]]
+    there = [row for row in column.runs if headlines(column, row)]
+    levels = [row for row in there if _group(row, option)[1] is None]
     for group, rows in groups.items():
         values = [[*headlines(column, row).values()] for row in rows.values()]
         means = np.array([fmean(own) for own in values])

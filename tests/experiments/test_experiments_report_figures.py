@@ -1,0 +1,199 @@
+"""The figures of a study: what is drawn from which records, and what says that there is nothing."""
+
+from io import BytesIO
+
+import numpy as np
+import pytest
+from _report import trained
+from matplotlib.image import imread
+
+from experiments.optimizers import BLOCKS
+from experiments.report.figures import FIGURES, picture
+from experiments.report.panels import finished, series
+from experiments.report.sections import sections
+from experiments.report.style import colour, dash
+from experiments.report.summary import grouped
+
+RISING = [float(i) for i in range(1, 21)]
+LOSSES = [0.5, 0.1, 0.03, 0.01]
+
+
+def section_of(*runs):
+    (section,) = sections({"digits": grouped(dict(enumerate(runs)))})
+    return section
+
+
+def lines(name, *runs):
+    """The lines of each panel by their labels, as pairs of lists."""
+    figure = finished(FIGURES[name].draw(section_of(*runs)))
+    return [
+        {
+            line.get_label(): tuple(np.round(xy, 6).tolist() for xy in line.get_data())
+            for line in axes.lines
+        }
+        for axes in figure.axes
+    ]
+
+
+def test_loss_and_accuracy_over_time():
+    losses, accuracies = lines(
+        "figure1", trained(RISING, LOSSES), trained([y + 2 for y in RISING], LOSSES, seed=1)
+    )
+    assert losses["ZENITH"] == (RISING, [*LOSSES, *[0.01] * 16])
+    assert accuracies["ZENITH"] == (RISING, [y + 1 for y in RISING])
+
+
+def test_a_line_ends_where_one_of_its_runs_diverges():
+    whole, cut = trained(RISING), trained([8.0], outcome="diverged", seed=1)
+    cut = cut._replace(evals=cut.evals[:2])
+    x, y = series({0: whole, 1: cut}, "evals", "test_accuracy")
+    assert (x.tolist(), y.tolist()) == ([5, 10], [4.5, 5.0])
+    x, _ = series({0: whole, 1: cut._replace(evals=[])}, "evals", "test_accuracy")
+    assert x.size == 0
+    going = trained((), seed=1)  # of which nobody measured that
+    assert series({0: whole, 1: going}, "evals", "test_accuracy")[1].tolist() == RISING
+
+
+def test_what_zenith_measures_and_the_rates():
+    steps = [{"lr": 0.1, "mean": 0.0, "zenith": 0.0, "scale": 1.0}]
+    steps += [{"lr": 0.05, "mean": 2.0, "zenith": 4.0, "scale": 0.5}]
+    runs = [trained(steps=steps), trained(steps=[{"lr": 0.3}, {"lr": None}], optimizer="sps")]
+    norms, rates = lines("figure2", *runs)
+    assert norms == {"digits": ([10.0], [2.0])}  # since the window is full
+    assert rates == {"digits": ([5.0, 10.0], [0.1, 0.05])}
+    (panel,) = lines("figure3f", *runs)
+    assert panel == {"ZENITH": ([5.0, 10.0], [0.1, 0.05]), "SPS": ([5.0], [0.3])}
+
+
+def test_sharpness_over_the_rate_at_the_end_and_at_equal_loss():
+    def flat(lr, accuracy, sharpness, loss, **others):
+        options = {} if lr == 0.1 else {"lr": lr}
+        return trained(
+            accuracy,
+            loss,
+            optimizer="sgd",
+            options=options,
+            measures={"sharpness": sharpness},
+            **others,
+        )
+
+    above, *_, below = grid = lines(
+        "figure3ab",
+        flat(0.1, [40.0, 60.0, 80.0], [9.0, 8.0, 7.0, 6.0], LOSSES),
+        flat(0.1, [40.0, 60.0, 80.0], [9.0, 8.0, 7.0, 8.0], LOSSES, seed=1),
+        flat(0.5, [50.0], [3.0, 2.0], [0.2, 0.08]),
+        trained(RISING, optimizer="pal", measures={"sharpness": [1.0]}),
+    )
+    assert len(grid) == 6
+    assert above == {"digits": ([0.1, 0.5], [7.0, 2.0])}
+    assert grid[1] == {"digits": ([0.1, 0.5], [8.0, 2.0])}  # at a loss of 0.1
+    assert grid[2] == {"digits": ([0.1], [7.0])}  # only the lower rate comes to 0.03
+    assert grid[3] == {"digits": ([0.1, 0.5], [100.0, 62.5])}
+    assert grid[4] == {"digits": ([0.1, 0.5], [100.0, 83.333333])}  # 50 of 60
+    assert below == {"digits": ([0.1], [100.0])}
+
+
+def test_accuracy_over_sharpness():
+    runs = [
+        trained([accuracy], LOSSES, optimizer=name, measures={"sharpness": [sharpness]})
+        for name, accuracy, sharpness in (
+            ("zenith", 90.0, 1.0),
+            ("sgd", 80.0, 5.0),
+            ("pal", 85.0, 3.0),
+        )
+    ]
+    runs.append(trained([70.0], outcome="diverged", optimizer="dog", measures={"sharpness": [9.0]}))
+    figure = FIGURES["figure3e"].draw(section_of(*runs))
+    assert [axes.get_title() for axes in figure.axes] == [
+        "digits, at the end: rank correlation -1.00",
+        "digits, at a training loss of 0.1: rank correlation -1.00",
+        "digits, at a training loss of 0.03: rank correlation -1.00",
+    ]
+    panel, *_ = lines("figure3e", *runs)
+    assert panel == {"ZENITH": ([1.0], [90.0]), "SGD": ([5.0], [80.0]), "PAL": ([3.0], [85.0])}
+
+
+def test_the_loss_along_a_line():
+    measures = {"line_-1.0": [3.0], "line_0.0": [0.5, 0.1], "line_1.0": [2.0, None]}
+    other = {"line_-1.0": [5.0], "line_0.0": [0.3], "line_1.0": [4.0]}
+    (panel,) = lines("figure3d", trained(measures=measures), trained(measures=other, seed=1))
+    assert panel == {"ZENITH": ([-1.0, 0.0, 1.0], [4.0, 0.2, 4.0])}
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "default", "other"),
+    [("figure3gh", "lr", 0.1, 0.2), ("figure6", "window", 500, 50)],
+)
+def test_zenith_over_an_option(name, option, default, other):
+    rates, over_epochs, ends = lines(
+        name,
+        trained([80.0], steps=[{"lr": 0.1}]),
+        trained([70.0], steps=[{"lr": 0.2}], options={option: other}),
+        trained([60.0], steps=[{"lr": 0.3}], optimizer="dowg"),
+    )
+    assert rates == {f"{option} {default}": ([5.0], [0.1]), f"{option} {other}": ([5.0], [0.2])}
+    assert over_epochs[f"{option} {other}"] == (RISING, [70.0] * 20)
+    assert sorted(zip(*ends["ZENITH"], strict=True)) == sorted([(default, 80.0), (other, 70.0)])
+    assert ends["DoWG"] == ([0.0, 1.0], [60.0, 60.0])  # it takes no such option: a level
+
+
+def test_stopped_at_any_time():
+    as_it_is, cooled, averaged, _ = lines(
+        "horizon", trained(RISING, measures={"cooldown_accuracy": [None, 50.0]})
+    )
+    assert as_it_is["ZENITH"] == ([5 * y for y in RISING], RISING)
+    assert cooled["ZENITH"] == ([5 * y for y in RISING[1:]], [50.0] * 19)
+    assert averaged == {}
+
+
+def test_the_profile_is_of_those_with_a_run_on_every_task():
+    target = trained([50.0], optimizer="sgd")
+    late = [trained([0.0] * 3 + [50.0], seed=seed) for seed in range(3)]  # at step 20
+    steps, seconds = lines("profile", target, *late, trained([10.0], optimizer="pal"))
+    for panel in (steps, seconds):
+        shares = {name: dict(zip(*xy, strict=True)) for name, xy in panel.items()}
+        assert {*shares["SGD"].values()} == {1.0}
+        assert {*shares["PAL"].values()} == {0.0}
+        assert all(share == (factor >= 4) for factor, share in shares["ZENITH"].items())
+    assert lines("profile", *late) == [{}, {}]  # no SGD, so no target
+
+
+def test_what_lies_below_the_axis_is_counted():
+    runs = [
+        trained([level], optimizer=name)
+        for name, level in (
+            ("zenith", 90.0),
+            ("sgd", 89.0),
+            ("pal", 88.0),
+            ("dog", 87.0),
+            ("l4", 10.0),
+        )
+    ]
+    axes = FIGURES["figure1"].draw(section_of(*runs)).axes[1]
+    assert [text.get_text() for text in axes.texts] == ["1 below"]
+    assert axes.get_ylim()[0] == 83.0  # the lower quartile is 87: 3 below the top, and 1 more
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_a_panel_without_runs_says_so(name):
+    bare = trained((), (), optimizer="dog")
+    figure = finished(FIGURES[name].draw(section_of(bare._replace(evals=[], steps=[]))))
+    assert figure.axes
+    for axes in figure.axes:
+        assert [text.get_text() for text in axes.texts] == ["no runs"]
+
+
+def test_a_picture_is_the_same_bytes():
+    section = section_of(trained(RISING), trained(RISING, optimizer="sgd"))
+    png = picture("figure1", section)
+    assert png == picture("figure1", section)
+    assert imread(BytesIO(png)).shape[:2] == (780, 520)
+
+
+def test_optimizers_differ_in_colour_and_the_options_of_one_in_dashes():
+    for block in BLOCKS.values():
+        slugs = {slug for slug, _ in block}
+        assert len({colour(slug) for slug in slugs}) == len(slugs)
+    assert colour("zenith,lr=0.2") == colour("zenith") == "#0072B2"
+    names = ["sgd", "zenith", "sgd,lr=0.3"]
+    assert [dash(name, names) for name in names] == ["--", "-", "-."]
