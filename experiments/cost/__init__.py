@@ -7,23 +7,32 @@ command runs, so that the costs of Keras and of optax are measured where torch i
 
 import argparse
 import importlib
+import io
 import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from experiments.arguments import number, size
+from experiments.arguments import size, up_to
 from experiments.errors import UserError, explained
+from zenith.cli import checked, write
 
 __all__ = ["add_commands"]
 
+# What a table or a picture raises of a document that lacks a part, or has another in its place.
+_UNSOUND = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_width = checked(float, "above 0 and at most 16", lambda value: 0 < value <= 16)
 
-def _size(default: int | None, about: str) -> dict[str, Any]:
-    return {"type": size, "default": default, "metavar": "N", "help": about}
+
+def _size(default: int | None, about: str, kind: Callable[[str], int] = size) -> dict[str, Any]:
+    return {"type": kind, "default": default, "metavar": "N", "help": about}
 
 
 _OPTIONS: dict[str, dict[str, Any]] = {
-    "--batch": _size(128, "images; 128 in the paper"),
+    "--batch": _size(128, "images; 128 in the paper", up_to(100_000)),
     "--device": {"choices": ["cpu", "cuda"], "default": "cpu", "help": "cuda: never run"},
     "--iterations": _size(4, "in a repetition; 4 are a cycle of GeN"),
     "--jit": {"choices": ["auto", "yes", "no"], "default": "auto", "help": "jit_compile"},
@@ -32,9 +41,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "--models": {"nargs": "+", "choices": ["vgg19", "small"], "default": ["vgg19", "small"]},
     "--optimizers": {"nargs": "+", "metavar": "NAME", "help": "by default those of its table"},
     "--rivals": {"action": "store_true", "help": "those of optax.contrib too"},
-    "--sizes": {"nargs": "+", **_size(None, "entries, up to 10**8")},
-    "--threads": _size(None, "of torch; by default 1, then 2"),
-    "--width": {"type": number, "default": 1.0, "metavar": "X", "help": "of VGG-19's channels"},
+    "--sizes": {"nargs": "+", **_size(None, "entries, up to 10**8", up_to(10**8))},
+    "--threads": _size(None, "of torch; by default 1, then 2", up_to(256)),
+    "--width": {"type": _width, "default": 1.0, "metavar": "X", "help": "of VGG-19's channels"},
 }
 _COMMANDS = {  # what is measured, how often, and what else there is to say
     "overhead": (
@@ -70,23 +79,35 @@ def run(name: str, options: argparse.Namespace) -> None:
     """Measure, print the table, and write document, table and picture where that is asked for.
 
     Raises:
-        UserError: if a file cannot be read or written.
+        UserError: if a file cannot be read or written, or the work does not fit into memory.
     """
     if options.out is not None:
         with explained(f"{options.out}: cannot be written"):
             options.out.mkdir(parents=True, exist_ok=True)
     read = _read(options.read, name) if options.read is not None else None
     module = importlib.import_module(f"experiments.cost.{name}")
-    document = read or {"command": name, **module.measure(options)}
-    text = module.table(document)
-    print(text)
+    document = read or {"command": name, **_measured(module, options)}
+    with _sound(options.read, name):
+        text = module.table(document) + "\n"
+    print(text, end="")
     if options.out is None:
         return
-    with explained(f"{options.out}: cannot be written"):
-        (options.out / f"{name}.json").write_text(json.dumps(document, indent=1) + "\n")
-        (options.out / f"{name}.md").write_text(text + "\n")
-        if hasattr(module, "draw"):
-            module.draw(document, options.out / f"{name}.png")
+    write(options.out / f"{name}.json", (json.dumps(document, indent=1) + "\n").encode())
+    write(options.out / f"{name}.md", text.encode())
+    if hasattr(module, "draw"):
+        file = io.BytesIO()
+        with _sound(options.read, name):
+            module.draw(document).savefig(file, dpi=120)
+        write(options.out / f"{name}.png", file.getvalue())
+
+
+def _measured(module: Any, options: argparse.Namespace) -> Any:
+    try:
+        return module.measure(options)
+    except (MemoryError, RuntimeError) as error:  # which of them is the library's choice
+        if isinstance(error, RuntimeError) and not re.search("(?i)memory", str(error)):
+            raise
+        raise UserError(f"this is too large for the memory of the machine: {error}") from error
 
 
 def _read(file: Path, name: str) -> Any:
@@ -94,8 +115,23 @@ def _read(file: Path, name: str) -> Any:
         text = file.read_bytes()
     try:
         document = json.loads(text)
-    except ValueError:  # of UnicodeDecodeError too
+    except (ValueError, RecursionError):  # of UnicodeDecodeError too
         document = None
     if not isinstance(document, dict) or document.get("command") != name:
-        raise UserError(f"{file}: must be a JSON file that `cost {name} --out` has written")
+        raise UserError(_rule(file, name))
     return document
+
+
+@contextmanager
+def _sound(file: Path | None, name: str) -> Iterator[None]:
+    """Let what a document lacks that was read end in one line."""
+    try:
+        yield
+    except _UNSOUND as error:
+        if file is None:
+            raise
+        raise UserError(f"{_rule(file, name)}, and whole, got {error!r}") from error
+
+
+def _rule(file: Path, name: str) -> str:
+    return f"{file}: must be a JSON file that `cost {name} --out` has written"

@@ -6,7 +6,6 @@ images. An iteration is `Run.step`: the passes forward and backward, and the opt
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -152,17 +151,17 @@ def short(document: Document, names: Iterable[str] = _SHORT) -> str:
     return grid(head, ([title, *map(cell, names)] for title, cell in rows.items()))
 
 
-def draw(document: Document, path: Path) -> None:
-    """The extra time of each optimizer, ours and the paper's, as bars."""
-    from matplotlib import pyplot as plt
+def draw(document: Document) -> Any:
+    """The extra time of each optimizer, ours and the paper's, as bars: a matplotlib figure."""
+    from matplotlib.figure import Figure
 
     names = [name for name in document["optimizers"] if name != "sgd"]
     figures = [extra(document, name) for name in names]
     medians = [f["median"] for f in figures]
     errors = [[f["median"] - f["q1"] for f in figures], [f["q3"] - f["median"] for f in figures]]
     papers = [paper.extra if (paper := OPTIMIZERS[name].paper) else 0 for name in names]
-    size = (12, 0.35 * len(names) + 1.2)
-    fig, (axes, steps) = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    figure = Figure(figsize=(12, 0.35 * len(names) + 1.2), layout="constrained")
+    axes, steps = figure.subplots(1, 2, sharey=True)
     rows = range(len(names))
     axes.barh([r - 0.2 for r in rows], medians, 0.4, xerr=errors, label="measured here")
     axes.barh([r + 0.2 for r in rows], papers, 0.4, label="paper")
@@ -173,5 +172,4 @@ def draw(document: Document, path: Path) -> None:
     axes.legend()
     steps.barh(list(rows), [ratio(document, name)["median"] for name in names], 0.4)
     steps.set_xlabel("the optimizer's own step, in steps of SGD")
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
+    return figure

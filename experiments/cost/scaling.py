@@ -4,7 +4,6 @@ SGD and ZENITH, both fused, step the same random parameters side by side.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -80,11 +79,12 @@ def _row(row: Document) -> list[str]:
     return [f"{value:,}", *medians, spread(ratios(ours, sgd), 2), spread(differences(ours, sgd), 0)]
 
 
-def draw(document: Document, path: Path) -> None:
-    """The time of a step over each axis."""
-    from matplotlib import pyplot as plt
+def draw(document: Document) -> Any:
+    """The time of a step over each axis: a matplotlib figure."""
+    from matplotlib.figure import Figure
 
-    fig, panels = plt.subplots(1, len(AXES), figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    panels = figure.subplots(1, len(AXES))
     for axes, (axis, rows) in zip(panels, document["axes"].items(), strict=True):
         for name in ("SGD", "ZENITH"):
             medians = [quartiles(row[name])["median"] for row in rows]
@@ -93,5 +93,4 @@ def draw(document: Document, path: Path) -> None:
         axes.set_ylim(bottom=10)
     panels[0].set_ylabel("microseconds a step")
     panels[0].legend()
-    fig.savefig(path, dpi=120)
-    plt.close(fig)
+    return figure
