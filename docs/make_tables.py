@@ -116,8 +116,10 @@ def tested() -> str:
 
 
 def pinned() -> dict[str, str]:
-    """What constraints.txt pins."""
-    return dict(re.findall(r"(?m)^([\w-]+)==(.+)$", (ROOT / "constraints.txt").read_text()))
+    """What constraints.txt pins, and the file that it includes."""
+    files = ROOT / "constraints-common.txt", ROOT / "constraints.txt"
+    text = "".join(path.read_text() for path in files)
+    return dict(re.findall(r"(?m)^([\w-]+)==(.+)$", text))
 
 
 def lowest() -> dict[str, str]:

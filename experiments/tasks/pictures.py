@@ -136,10 +136,13 @@ def _cifar(kind: Any, folder: Path) -> Parts:
 @published("food-101, from food-101.tar.gz of data.vision.ee.ethz.ch/cvl/datasets_extra/food-101")
 def food101(folder: Path) -> Parts:
     """Return Food-101: 75,750 + 25,250 in colours, up to 512 x 512."""
+    images, meta = folder / "food-101" / "images", folder / "food-101" / "meta"
     for part in ("train", "test"):
-        _json(folder / "food-101" / "meta" / f"{part}.json")
+        _json(meta / f"{part}.json")
+    if not images.is_dir():
+        raise UserError(f"{images}: missing")
     train, test = (Food101(folder, part, loader=opened) for part in ("train", "test"))
-    _counted(train.classes, 101, folder / "food-101" / "meta" / "train.json")
+    _counted(train.classes, 101, meta / "train.json")
     return train, test
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _demo import idx, write_fashion
+from _idx import idx, write_fashion
 
 from experiments.errors import UserError
 from experiments.tasks.idx import read_idx

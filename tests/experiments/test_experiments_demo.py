@@ -13,7 +13,8 @@ from pathlib import Path
 
 import _commands
 import pytest
-from _demo import NAMES, command, environment, write_fashion
+from _demo import NAMES, command, environment
+from _idx import write_fashion
 
 from experiments import demo, tasks
 from experiments.__main__ import main

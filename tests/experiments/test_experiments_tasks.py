@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from _demo import tiny, tiny_data, write_fashion
+from _demo import tiny, tiny_data
+from _idx import write_fashion
 from torch.nn.functional import cross_entropy
 
 from experiments.run import Question, Run
