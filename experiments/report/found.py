@@ -16,11 +16,12 @@ Tasks = Mapping[str, Runs]  # by task; a name without a run is one that is missi
 def sound(files: Iterable[Path], ended: bool = False) -> dict[Path, Records]:
     """Return the records in those files that can be read.
 
-    One that cannot, or has no evaluation yet, is named on stderr in one line.
+    What is of no use to a report is named on stderr, a line each: one that cannot be read, and one
+    that has no evaluation yet or, if so asked, has not ended.
 
     Args:
         files: of runs.
-        ended: leave out the runs that are under way.
+        ended: return no run that is under way.
     """
     found = {}
     for path in files:
@@ -47,14 +48,14 @@ def gathered(folder: Path, rows: Mapping[str, Sequence[str]]) -> Tasks:
         UserError: naming the file or folder, if there is no run at all, a run is there twice or in
             the folder of another, or the runs of a task are not of one question.
     """
-    tasks = {task: _gathered(folder / task, names) for task, names in rows.items()}
+    tasks = {task: _gathered(folder / task, {*names}) for task, names in rows.items()}
     if not any(own for runs in tasks.values() for own in runs.values()):
         raise UserError(f"{folder}: holds no finished run of {', '.join(rows)}")
     return tasks
 
 
 def _gathered(folder: Path, names: Iterable[str]) -> Runs:
-    there = [folder / name for name in names if any((folder / name).glob("seed-*.jsonl*"))]
+    there = [folder / name for name in sorted(names) if any((folder / name).glob("seed-*.jsonl*"))]
     found = sound((path for place in there for path in paths(place)), ended=True)
     runs = grouped(found)
     for path, run in found.items():

@@ -17,6 +17,7 @@ def test_the_headline_is_the_mean_of_the_last_5_of_20():
     assert headline(trained(RISING)._replace(evals=trained(RISING).evals[:3])) == 3.0
     assert headline(trained(measures={"averaged_accuracy": [70.0]}), "averaged_accuracy") == 70.0
     assert headline(trained(), "averaged_accuracy") is None
+    assert headline(trained([0.11])) == 0.11  # though five times that, by five, is more
 
 
 @pytest.mark.parametrize(
