@@ -59,8 +59,8 @@ def chance(run: Records) -> float:
 def headline(run: Records, name: str = "test_accuracy") -> float | None:
     """Return the mean of a measure over the last quarter of the evaluations: the last 5 of 20.
 
-    None where none of these has the measure. It is never beyond the highest or lowest of them, so that the
-    run has an evaluation that is as good.
+    None where none of these has the measure. It is never beyond the highest or lowest of them, so
+    that the run has an evaluation that is as good.
     """
     values = _values(run, run.evals[-max(1, len(run.evals) // TAIL) :], name)
     # As computed, the mean of five times 0.11 is more than 0.11.

@@ -61,7 +61,7 @@ def comparison(section: Section, printed: paper.Table | None = None) -> str:
                 for column, score, top in zip(columns, own, tops, strict=True)
             ),
             f"{places[row]:.1f}" if row in places else "-",
-            *(_printed(cells.get(row)) for cells in beside.values()),
+            *(cells.get(row, "-") for cells in beside.values()),
         ]
         for row, own in scores.items()
     ]
@@ -87,19 +87,24 @@ def lead(section: Section) -> str:
     return noted(grid(head, rows), note)
 
 
-def _beside(section: Section, printed: paper.Table) -> dict[str, Mapping[str, paper.Cell]]:
-    """Columns of the paper, by their titles."""
+def _beside(section: Section, printed: paper.Table) -> dict[str, dict[str, str]]:
+    """The columns of the paper by their titles, its cells by the rows here that are like its own.
+
+    These have no options, but for ZENITH's; with momentum, as in block B, there are none.
+    """
+    base = section.reference or ""
+    if "momentum" in parsed(base)[1]:
+        return {}
     own = {(column.task, column.strength) for column in section.columns}
     wanted = own & set(printed) or set(printed)
+    like = {slug: base if slug == "zenith" else slug for slug in OPTIMIZERS}
     return {
-        title(*place): {slug: cell for slug, cell in cells.items() if slug in section.rows}
+        title(*place): {
+            like[slug]: f"{cell.accuracy} ({cell.time})" for slug, cell in cells.items()
+        }
         for place, cells in printed.items()
-        if place in wanted and "zenith" in section.rows
+        if place in wanted
     }
-
-
-def _printed(cell: paper.Cell | None) -> str:
-    return f"{cell.accuracy} ({cell.time})" if cell else "-"
 
 
 def _score(column: Column, row: str) -> float:

@@ -212,6 +212,10 @@ def test_the_paper_stands_beside_block_a_alone(tmp_path):
     assert found["paper: imagenet100-densenet121"] == "78.0 (5.63 h)"
     assert len(found) == 3 + 6  # it has no task of ours, so all of its columns are there
     assert not any("paper" in column for column in cells(tables.table3(b))["Prodigy"])
+    rows = {"mnist-efficientnet": ["zenith,window=50", "sgd"]}  # ZENITH is ZENITH at any window
+    (section,) = sections_of(tmp_path, runs_of("sgd", 90.0, task="mnist-efficientnet"), rows)
+    beside = {row: [*line.values()][3:] for row, line in cells(tables.table3(section)).items()}
+    assert beside == {"ZENITH, window=50": ["99.57 (4.39 min)"], "SGD": ["-"]}
 
 
 def test_all_measures_of_a_task(tmp_path):
