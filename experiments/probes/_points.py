@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["due", "following", "subset"]
 
-EXAMPLES, TOGETHER = 1024, 256
+EXAMPLES, TOGETHER = 512, 256
 
 
 def due(run: "Run", times: int) -> bool:
@@ -26,12 +26,11 @@ def following(run: "Run") -> Iterator[Any]:
 
 
 def subset(run: "Run") -> list[Any]:
-    """Return 1,024 training examples, or all of a segment, 256 together: the same of every run."""
+    """Return 512 training examples, or all of a segment, 256 together: the same of every run."""
     found: list[Any] = []
     for batch in run.batches(0, seed=0):
         found.append(batch)
         if sum(len(batch[0]) for batch in found) >= EXAMPLES:
             break
-    whole = (torch.cat(parts)[:EXAMPLES] for parts in zip(*found, strict=True))
-    joined = (torch.split(part, TOGETHER) for part in whole)
-    return list(zip(*joined, strict=True))
+    parts = (torch.cat(part)[:EXAMPLES] for part in zip(*found, strict=True))
+    return list(zip(*(torch.split(part, TOGETHER) for part in parts), strict=True))
