@@ -1,6 +1,6 @@
 """The shape of the loss around the weights that are tested, in evaluation mode.
 
-Both are of the mean loss of 512 training examples, the same ones of every run.
+Both are of the mean loss of 512 training examples, the same ones of every run, without any L2.
 """
 
 import math

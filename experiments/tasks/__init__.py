@@ -20,7 +20,8 @@ PAPER = (  # Table 2 of the paper, at its scale: these need torchvision and timm
     "tinyimagenet-inception",
     "imagenet100-densenet121",
 )
-NAMES = ("digits", "fashion-mnist", "desk-a", "desk-b", "desk-c", *PAPER)
+TEXT = ("text-gru", "text-transformer")
+NAMES = ("digits", "fashion-mnist", "desk-a", "desk-b", "desk-c", *TEXT, *PAPER)
 
 
 class Task(Protocol):
@@ -87,6 +88,10 @@ def load(
     """
     if name not in NAMES:
         raise UserError(f"`task` must be one of {', '.join(NAMES)}, got {name!r}")
+    if name in TEXT:
+        from experiments.tasks.text import text
+
+        return text(name, folder, epochs, batch)
     from experiments.tasks.classify import ROWS, classify
 
     if name in PAPER:

@@ -31,7 +31,7 @@ class Graded(Classify):
 
     def evaluate(self, model):
         with torch.no_grad():
-            loss = self.loss(model, (self.data.test_images, self.data.test_labels)).item()
+            loss = self.loss(model, next(self.batches(99, 0))).item()
         return {**super().evaluate(model), "test_loss": loss}
 
 
