@@ -1,7 +1,7 @@
 """Every table and figure as a list of runs: of the ZENITH paper (arXiv 2601.15212), and beyond.
 
 A study has rows, each a `Question` asked of every task and seed; at `toy` scale all of them are
-asked of the digits, for a few steps. Runs that two studies share are made once.
+asked of one small task, for a few steps. Runs that two studies share are made once.
 """
 
 from collections import defaultdict
@@ -30,10 +30,12 @@ class Length(NamedTuple):
 
 
 LENGTHS = {
-    "digits": Length(2, 21),  # at toy scale, in batches of 64
+    "digits": Length(2, 21),  # of a toy
     "desk-a": Length(100, 32, 5, 22),
     "desk-b": Length(480, 16, 24, 55),
     "desk-c": Length(280, 32, 14, 63),
+    "text-gru": Length(20, 133, 1, 60),
+    "text-transformer": Length(20, 133, 1, 60),
     # At paper scale, with the paper's hours (Table 2) instead of measured seconds.
     "mnist-efficientnet": Length(100, 421),
     "cifar10-vgg19": Length(200, 390),
@@ -43,6 +45,8 @@ LENGTHS = {
     "imagenet100-densenet121": Length(100, 890),
 }
 DESK = ("desk-a", "desk-b", "desk-c")
+TOYS = {"digits": {"epochs": 2, "batch": 64}, "text-gru": {"epochs": 1}}
+PROBED = ("zenith", "sgd", "sgd-cosine")  # of a toy, of which the others have no probes
 Rows = Callable[[Length], Iterable[Question]]
 
 
@@ -51,7 +55,7 @@ class Study(NamedTuple):
 
     Attributes:
         title: what it shows.
-        parts: rows, and the tasks they are asked of at `desk` and at `paper` scale.
+        parts: rows, and the tasks they are asked of at each scale.
         seeds: at desk and paper scale; 0, 1, ....
         paper: what of the paper it is; empty beyond.
         shown: the tables and figures of its report, see `experiments.report.study`.
@@ -94,8 +98,9 @@ def _wanted(scale: str) -> Mapping[tuple[str, str], set[str]]:
     """By task and name, the probes of all studies that share the run."""
     wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
     for study in STUDIES.values():
-        for key in _asked(study, scale):
-            wanted[key] |= set(study.probes)
+        for key, row in _asked(study, scale).items():
+            probes = study.probes if scale != "toy" or row.optimizer in PROBED else ()
+            wanted[key] |= set(probes)
     return wanted
 
 
@@ -104,19 +109,17 @@ def _asked(study: Study, scale: str) -> dict[tuple[str, str], Question]:
     return {
         (task, row.name): row
         for rows, tasks in study.parts
-        for task in (("digits",) if scale == "toy" else tasks[scale])
-        for row in _sized(rows, task)
+        for task in tasks[scale]
+        for row in _sized(rows, task, TOYS.get(task, {}) if scale == "toy" else {})
     }
 
 
-def _sized(rows: Rows, task: str) -> Iterator[Question]:
+def _sized(rows: Rows, task: str, toy: Mapping[str, int]) -> Iterator[Question]:
     length = LENGTHS[task]
     log_every = ceil(length.segment * length.steps / LINES)
     for row in rows(length):
-        asked = replace(row, log_every=log_every)
-        if task == "digits":
-            asked = replace(asked, epochs=row.epochs or length.epochs, batch=row.batch or 64)
-        yield asked
+        size = {name: getattr(row, name) or value for name, value in toy.items()}
+        yield replace(row, log_every=log_every, **size)  # type: ignore[arg-type]
 
 
 def _of(*names: str, **options: Any) -> list[Question]:
@@ -209,8 +212,10 @@ _CIFAR100 = ("cifar100-resnet50",)
 _TEXT = ("text-gru", "text-transformer")
 
 
-def _tasks(desk: Sequence[str], paper: Sequence[str] = _CIFAR100) -> dict[str, Sequence[str]]:
-    return {"desk": desk, "paper": paper}
+def _tasks(
+    desk: Sequence[str], paper: Sequence[str] = _CIFAR100, toy: str = "digits"
+) -> dict[str, Sequence[str]]:
+    return {"toy": (toy,), "desk": desk, "paper": paper}
 
 
 STUDIES = {
@@ -274,5 +279,7 @@ STUDIES = {
     "momentum": Study("With momentum", [(_momentum, _tasks(("desk-b", "desk-c")))]),
     "adamw": Study("Over AdamW", [(_adamw, _tasks(DESK))], seeds=3),
     "clipping": Study("With clipped gradients", [(_clipped, _tasks(DESK))], seeds=3),
-    "text": Study("The next character of a text", [(_text, _tasks(_TEXT, _TEXT))], seeds=3),
+    "text": Study(
+        "The next character of a text", [(_text, _tasks(_TEXT, _TEXT, "text-gru"))], seeds=3
+    ),
 }

@@ -74,7 +74,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("studies")
 
 
-@pytest.mark.parametrize("name", [name for name in STUDIES if name != "text"])
+@pytest.mark.parametrize("name", STUDIES)
 def test_every_study_at_toy_scale(name, folder, capsys):
     assert main(["study", name, *TOY, "--jobs", "2", "--out", str(folder)]) == 0
     report = folder / "reports" / name
