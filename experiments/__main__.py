@@ -11,8 +11,8 @@ from experiments.arguments import count, number, rate, share, size, window
 from zenith.cli import Parser, guarded
 
 # What to install for a module, where its own name does not say it.
-PACKAGES = {"dog": "dog-optimizer"} | dict.fromkeys(
-    ("matplotlib", "numpy", "rich", "sklearn", "torch"), '".[demo]"'
+PACKAGES = {"curvlinops": "curvlinops-for-pytorch", "dog": "dog-optimizer"} | dict.fromkeys(
+    ("matplotlib", "numpy", "rich", "scipy", "sklearn", "torch"), '".[demo]"'
 )
 
 

@@ -168,8 +168,9 @@ def _stopped(length: Length) -> list[Question]:
     return [*_of("zenith", "sgd", "sgd-cosine"), *planned]
 
 
-def _batches(_: Length) -> list[Question]:
-    sizes = (32, 128, 512, 2048)
+def _batches(length: Length) -> list[Question]:
+    """Batches of so many examples, of which an epoch has two at least."""
+    sizes = [size for size in (32, 128, 512, 2048) if size <= 64 * length.steps]
     return [Question(name, batch=size) for size in sizes for name in ("zenith", "sgd")]
 
 

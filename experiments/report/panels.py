@@ -33,6 +33,7 @@ __all__ = [
 
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]
 _PANEL = (5.2, 3.9)  # inches, of 100 dots
+_LINE = 0.22  # inches, of a legend
 _WIDE = 3  # panels side by side, where their rows have no meaning of their own
 
 
@@ -142,5 +143,7 @@ def finished(figure: Figure) -> Figure:
     if handles:
         wide = 0.7 + 0.085 * max(map(len, handles))  # inches, of the longest
         columns = max(1, min(len(handles), int(figure.get_figwidth() / wide)))
+        lines = ceil(len(handles) / columns)
+        figure.set_figheight(figure.get_figheight() + _LINE * lines)
         figure.legend(handles.values(), handles, loc="outside lower center", ncols=columns)
     return figure

@@ -32,6 +32,7 @@ class Row(NamedTuple):
         threads: of torch; None leaves as many as there are.
         segment: epochs between two evaluations.
         hours: of training, after which no further segment begins; None for as many as it takes.
+        classes: how many there are to tell apart.
     """
 
     data: Callable[..., Images]  # of `folder`, a Path or None
@@ -41,6 +42,7 @@ class Row(NamedTuple):
     threads: int | None
     segment: int = 1
     hours: float | None = None
+    classes: int = 10
 
 
 _desk_b = partial(networks.desk, batch_norm=True)
@@ -71,6 +73,7 @@ class Classify:
     threads: int | None = 1
     epochs: float = 1.0  # whole ones
     hours: float | None = None
+    classes: int = 10
 
     @property
     def steps(self) -> int:
@@ -107,7 +110,7 @@ class Classify:
         return lambda model: measured(model, self.data.whole("validation"))[0]
 
     def described(self) -> dict[str, Any]:
-        """Return the sizes of the data and of a batch, and what augments the images if anything."""
+        """Return the sizes of the data, the classes and a batch, and what augments the images if anything."""
         sizes = {f"{part}_images": count for part, count in self.data.counts.items()}
         augmentation = self.data.augmentation
         more = {"augmentation": augmentation} if augmentation else {}
@@ -135,6 +138,7 @@ def classify(
         row.threads,
         float(segment),
         hours,
+        row.classes,
     )
 
 

@@ -238,11 +238,12 @@ def _row(
     network: Callable[[int], nn.Module],
     hours: float,
     epochs: int = 100,
+    classes: int = 10,
 ) -> Row:
     def data(folder: Path | None) -> Pictures:
         return Pictures(load(folder), view)
 
-    return Row(data, network, 128, epochs, threads=None, hours=hours)
+    return Row(data, network, 128, epochs, threads=None, hours=hours, classes=classes)
 
 
 # Means and deviations over the training images; where a photograph has any size, ImageNet's.
@@ -254,8 +255,12 @@ _PHOTOGRAPHS = View(224, shortened=256)
 ROWS = {
     "mnist-efficientnet": _row(pictures.mnist, _DIGITS, efficientnet, hours=1),
     "cifar10-vgg19": _row(pictures.cifar10, _CIFAR10, vgg19, hours=1, epochs=200),
-    "cifar100-resnet50": _row(pictures.cifar100, _CIFAR100, resnet50, hours=1, epochs=200),
-    "food101-dla": _row(pictures.food101, _PHOTOGRAPHS, dla, hours=5),
-    "tinyimagenet-inception": _row(pictures.tiny_imagenet, View(64), inception, hours=5),
-    "imagenet100-densenet121": _row(pictures.imagenet100, _PHOTOGRAPHS, densenet, hours=10),
+    "cifar100-resnet50": _row(pictures.cifar100, _CIFAR100, resnet50, 1, 200, classes=100),
+    "food101-dla": _row(pictures.food101, _PHOTOGRAPHS, dla, hours=5, classes=101),
+    "tinyimagenet-inception": _row(
+        pictures.tiny_imagenet, View(64), inception, hours=5, classes=200
+    ),
+    "imagenet100-densenet121": _row(
+        pictures.imagenet100, _PHOTOGRAPHS, densenet, hours=10, classes=100
+    ),
 }
