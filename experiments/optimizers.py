@@ -82,7 +82,7 @@ def _counted(setting: Setting) -> dict[str, float]:
 _LR = {"lr": 0.1}
 _SGD = {"lr": 0.1, "momentum": 0.0}
 _ZENITH = {"lr": 0.1, "window": 500, "momentum": 0.0}
-_DECAY = {"weight_decay": 1e-4}
+_DECAY = {"weight_decay": 0.0}
 _CLIP = {"max_grad_norm": 1.0}
 _ADAMW, _ADAMW_LR = partial(AdamW, weight_decay=0.0), {"lr": 1e-3}
 _MOMENTUM = {"momentum": 0.9}

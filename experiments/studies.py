@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import ceil
 from typing import Any, NamedTuple
 
-from experiments.optimizers import BLOCKS
+from experiments.optimizers import BLOCKS, recipe
 from experiments.pool import Cell
 from experiments.run import Question
 
@@ -123,12 +123,12 @@ def _sized(rows: Rows, task: str, toy: Mapping[str, int]) -> Iterator[Question]:
 
 
 def _of(*names: str, **options: Any) -> list[Question]:
-    """One row for each optimizer, with the same options."""
-    return [Question(name, options=options) for name in names]
+    """One row for each optimizer, with the same options, of which a path names no default."""
+    return [Question(name, options=recipe(name, options).chosen(options)) for name in names]
 
 
 def _block(name: str) -> Rows:
-    return lambda _: [Question(slug, options=options) for slug, options in BLOCKS[name]]
+    return lambda _: [row for slug, options in BLOCKS[name] for row in _of(slug, **options)]
 
 
 def _tuned(_: Length) -> list[Question]:

@@ -110,11 +110,11 @@ class Classify:
         return lambda model: measured(model, self.data.whole("validation"))[0]
 
     def described(self) -> dict[str, Any]:
-        """Return the sizes of the data, the classes and a batch, and what augments the images if anything."""
+        """Return the sizes of the data and of a batch, the classes, and any augmentation."""
         sizes = {f"{part}_images": count for part, count in self.data.counts.items()}
         augmentation = self.data.augmentation
         more = {"augmentation": augmentation} if augmentation else {}
-        return {**sizes, "batch": self.batch, **more}
+        return {**sizes, "classes": self.classes, "batch": self.batch, **more}
 
 
 def classify(
