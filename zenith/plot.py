@@ -65,14 +65,7 @@ def plot(
     """
     if axes == (None, None):
         raise ValueError("`axes` must have a panel for the norms or for the rate, got none")
-    if isinstance(history, ZenithState):
-        raise ValueError("`history` must be a sequence of states, got a single one")
-    if isinstance(history, str | PathLike):
-        history = rows_of(Path(history))
-    seen = [_row(entry, step) for step, entry in enumerate(history, start=1)]
-    if not seen:
-        raise ValueError("`history` must hold at least one step, got none")
-    seen = _apart(seen)
+    seen = _apart(_rows(history))
     figure = None
     if axes is None:
         figure = Figure(figsize=(9, 6), layout="constrained")
@@ -90,6 +83,17 @@ def _figure_of(axes: tuple[Axes | None, Axes | None]) -> Figure:
     if figure is None:
         raise ValueError("`axes` must belong to a figure")
     return figure
+
+
+def _rows(history: History) -> list[dict[str, float]]:
+    if isinstance(history, ZenithState):
+        raise ValueError("`history` must be a sequence of states, got a single one")
+    if isinstance(history, str | PathLike):
+        history = rows_of(Path(history))
+    rows = [_row(entry, step) for step, entry in enumerate(history, start=1)]
+    if not rows:
+        raise ValueError("`history` must hold at least one step, got none")
+    return rows
 
 
 def _row(entry: ZenithState | Mapping[str, Any], step: int) -> dict[str, float]:

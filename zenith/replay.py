@@ -104,11 +104,27 @@ def picture(replays: Sequence[Replay], lr: float, form: str = "png") -> bytes:
 
 def warnings(logged: Series, windows: Sequence[int]) -> list[str]:
     """Return what makes the replay say less than it seems to, one sentence each."""
-    found = []
     finite = [norm for norm in logged.values if math.isfinite(norm) and norm >= 0]
+    found = _of_the_log(logged, len(finite))
+    if not finite:
+        return found
+    found += _of_clipping(finite)
+    if (every := spacing(logged.steps)) > 1:
+        found.append(f"one step in {every} was logged: the means are estimates")
+    known = len(finite) * every
+    return found + [
+        f"the run is shorter than the window of {window}: {known} steps, all at `lr`"
+        for window in windows
+        if known < window
+    ]
+
+
+def _of_the_log(logged: Series, accepted: int) -> list[str]:
+    """What is not taken as it stands in the log; `accepted` is how many norms are finite."""
+    found = []
     if logged.counted:
         found.append("the log names no step: its rows were counted, and a window is one of rows")
-    if rejected := len(logged.values) - len(finite):
+    if rejected := len(logged.values) - accepted:
         found.append(
             f"{rejected} of {len(logged.values)} norms are negative or not finite, and are skipped"
         )
@@ -117,22 +133,17 @@ def warnings(logged: Series, windows: Sequence[int]) -> list[str]:
             f"the log comes back to earlier steps: {logged.replaced} norms of what a resumed run "
             "has done again are left out"
         )
-    if not finite:
-        return found
+    return found
+
+
+def _of_clipping(finite: Sequence[float]) -> list[str]:
+    """That the norms look as if they were taken after clipping, if they do."""
     highest = max(finite)
     # A clipped norm is the bound up to rounding, as in bfloat16; a few at the maximum are nothing.
     at_the_top = sum(norm >= highest * (1 - 1e-2) for norm in finite)
-    if highest > 0 and len(finite) >= 10 and at_the_top > _SATURATED * len(finite):
-        found.append(
-            f"{at_the_top} of {len(finite)} norms are {highest:.6g}, the highest: were they taken "
-            "after clipping? Then ZENITH, which measures before it, would have seen others"
-        )
-    if (every := spacing(logged.steps)) > 1:
-        found.append(f"one step in {every} was logged: the means are estimates")
-    known = len(finite) * every
-    found += [
-        f"the run is shorter than the window of {window}: {known} steps, all at `lr`"
-        for window in windows
-        if known < window
+    if highest == 0 or len(finite) < 10 or at_the_top <= _SATURATED * len(finite):
+        return []
+    return [
+        f"{at_the_top} of {len(finite)} norms are {highest:.6g}, the highest: were they taken "
+        "after clipping? Then ZENITH, which measures before it, would have seen others"
     ]
-    return found

@@ -72,14 +72,16 @@ class ZenithOptimizer(Stateful):
             raise ValueError(f"got {len(grads)} gradients for {len(variables)} variables")
         if len(grads) != len(variables) or not _measured(grads, variables):
             self._step(grads, trainable_variables)  # Keras knows what to say to that
-            return
+        else:
+            self._measure_and_step(grads, variables, grad_norm)
 
+    def _measure_and_step(self, grads: Sequence[Any], variables: list[Any], grad_norm: Any) -> None:
         # Keras sums over the replicas after it has accumulated and clipped; without these the sum
         # that is measured is good for the step too.
         host = self._host()
         summed = grad_norm is None and not (self._clips() or host.gradient_accumulation_steps)
         if summed:
-            grads = list(reduced(grads))
+            grads = reduced(grads)
         update = self._is_update()
         if grad_norm is None:
             norm = self._norm(_measured(grads, variables), update, summed)
