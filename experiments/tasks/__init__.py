@@ -10,6 +10,8 @@ from experiments.tasks.sources import FASHION_MNIST_DIR, FASHION_MNIST_FILES
 if TYPE_CHECKING:  # so that a command of another framework does without torch
     from torch import Tensor, nn
 
+    from experiments.tasks.classify import Row
+
 __all__ = ["FASHION_MNIST_DIR", "FASHION_MNIST_FILES", "NAMES", "PAPER", "Task", "load"]
 
 PAPER = (  # Table 2 of the paper, at its scale: these need torchvision and timm
@@ -84,7 +86,8 @@ def load(
         batch: images in a batch; by default the task's own number.
 
     Raises:
-        UserError: if there is no such task, or its files are missing or corrupt.
+        UserError: if there is no such task, or its files are missing or corrupt, or if torchvision
+            is not that of this torch.
     """
     if name not in NAMES:
         raise UserError(f"`task` must be one of {', '.join(NAMES)}, got {name!r}")
@@ -94,6 +97,14 @@ def load(
         return text(name, folder, epochs, batch)
     from experiments.tasks.classify import ROWS, classify
 
-    if name in PAPER:
+    rows = _of_the_paper() if name in PAPER else ROWS
+    return classify(name, rows[name], folder, epochs, batch)
+
+
+def _of_the_paper() -> "dict[str, Row]":
+    try:
         from experiments.tasks.vision import ROWS
-    return classify(name, ROWS[name], folder, epochs, batch)
+    except RuntimeError as error:  # what torchvision raises beside another torch than its own
+        remedy = "pip install -c constraints-vision.txt torch torchvision timm"
+        raise UserError(f"torch and torchvision do not fit ({error}): {remedy}") from error
+    return ROWS

@@ -3,6 +3,7 @@
 import dataclasses
 import gzip
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from _demo import tiny, tiny_data
 from _idx import write_fashion
 from torch.nn.functional import cross_entropy
 
+from experiments.errors import UserError
 from experiments.run import Question, Run
 from experiments.tasks import load
 from experiments.tasks.idx import read_idx
@@ -148,3 +150,12 @@ def test_augmentation_depends_on_seed_and_segment_alone(tmp_path):
     assert torch.equal(images(1, 2), first)
     assert not torch.equal(images(1, 1), first)
     assert not torch.equal(images(2, 2), first)
+
+
+def test_a_torchvision_of_another_torch_is_one_line(tmp_path, monkeypatch):
+    text = "operator torchvision::nms does not exist"  # as torchvision itself has it
+    (tmp_path / "timm.py").write_text(f"raise RuntimeError({text!r})")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    with pytest.raises(UserError, match=rf"do not fit \({text}\): pip install -c constraints-vis"):
+        load("cifar10-vgg19")

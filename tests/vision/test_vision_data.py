@@ -87,6 +87,25 @@ def test_the_same_picture_is_augmented_anew_in_each_epoch_and_not_for_the_test(w
     assert (tested[labels == 9].amax((2, 3)) == tested[labels == 9].amin((2, 3))).all()
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "crop", "last"),
+    [
+        ("mnist-efficientnet", [], (28, [3] * 4), []),
+        ("cifar10-vgg19", [], (32, [4] * 4), ["RandomHorizontalFlip"]),
+        ("tinyimagenet-inception", [], (64, [8] * 4), ["RandomHorizontalFlip"]),
+        ("food101-dla", ["Resize"], (224, None), ["RandomHorizontalFlip"]),
+    ],
+)
+def test_what_is_done_to_a_picture(name, first, crop, last, written):
+    steps = load(name, written(name), batch=1).data.view.augmented().transforms
+    made = ["ToImage", "ToDtype", "Normalize"]
+    names = [*first, "RandomAffine", "RandomCrop", *last, *made]
+    assert [type(step).__name__ for step in steps] == names
+    affine, cropped = steps[len(first) : len(first) + 2]
+    assert (affine.degrees, affine.translate, affine.scale) == ([-15, 15], (0.1, 0.1), None)
+    assert (cropped.size, cropped.padding) == ((crop[0],) * 2, crop[1])
+
+
 def damage(name, folder, what):
     """Break what lies in the folder; return the place that the complaint must name."""
     place = folder / what.partition(" ")[0]
