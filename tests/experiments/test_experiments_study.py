@@ -171,8 +171,8 @@ def test_two_processes_of_torchrun_write_the_records_of_one(tmp_path):
     done = subprocess.run([*torchrun, "64", "--out", "two"], **quiet, capture_output=True)
     assert done.returncode == 0, done.stderr
     one, two = (timeless(next((tmp_path / out).rglob("*.jsonl"))) for out in ("one", "two"))
-    assert len(one) == len(two)
-    for ours, theirs in zip(two, one, strict=True):
+    assert two[0] == one[0]
+    for ours, theirs in zip(two[1:], one[1:], strict=True):
         # 21 steps of float32, each of which rounds a sum of 64 terms otherwise
         assert ours == pytest.approx(theirs, rel=1e-4, abs=1e-6)
     refused = subprocess.run([*torchrun, "63", "--out", "odd"], **quiet, capture_output=True)
