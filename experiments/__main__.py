@@ -155,7 +155,8 @@ def run_one(options: argparse.Namespace) -> None:
     """Train one run, or go on with it; a line for each evaluation."""
     from experiments import parallel
     from experiments.optimizers import recipe
-    from experiments.run import Question, Run, checked_device
+    from experiments.question import Question
+    from experiments.run import Run, checked_device
     from experiments.train import train
 
     chosen = {name: getattr(options, name) for name in ("lr", "window", "momentum")}

@@ -11,9 +11,10 @@ from pathlib import Path
 from experiments import tasks
 from experiments.errors import UserError, explained
 from experiments.optimizers import recipe
+from experiments.question import Question
 from experiments.records import paths, read
 from experiments.report import report
-from experiments.run import Question, Run
+from experiments.run import Run
 from experiments.tasks import Task
 from experiments.terminal import interruptible, progress, say
 from experiments.train import train

@@ -16,7 +16,8 @@ import torch
 
 from experiments import tasks
 from experiments.errors import UserError
-from experiments.run import Question, Run
+from experiments.question import Question
+from experiments.run import Run
 from experiments.terminal import progress
 from experiments.train import train
 

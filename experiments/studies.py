@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from experiments.optimizers import BLOCKS, recipe
 from experiments.pool import Cell
-from experiments.run import Question
+from experiments.question import Question
 
 __all__ = ["LENGTHS", "SCALES", "STUDIES", "Length", "Study", "cells"]
 

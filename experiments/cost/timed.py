@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from experiments.cost.cases import NETWORKS, Document, full, made
 from experiments.cost.paired import interleaved, now
 from experiments.optimizers import Recipe
-from experiments.run import Question, Run, checked_device
+from experiments.question import Question
+from experiments.run import Run, checked_device
 from experiments.tasks import networks
 
 __all__ = ["Constant", "Timed", "constant", "machine", "maker", "measured", "milliseconds", "stamp"]

@@ -7,11 +7,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from experiments.optimizers import BLOCKS
+from experiments.question import Question
 from experiments.records import Records
 from experiments.report.found import Tasks
 from experiments.report.measures import headline, lower_is_better, main_measure
 from experiments.report.summary import Runs, place
-from experiments.run import Question
 
 __all__ = ["Column", "Section", "named", "parsed", "sections", "title"]
 

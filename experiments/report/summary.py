@@ -8,8 +8,8 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.optimizers import OPTIMIZERS
+from experiments.question import Question
 from experiments.records import Record, Records, rounded
-from experiments.run import Question
 
 __all__ = ["Runs", "grouped", "label", "overhead", "own_name", "place", "reference", "summarise"]
 

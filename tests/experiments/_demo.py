@@ -6,7 +6,8 @@ from pathlib import Path
 import _commands
 import torch
 
-from experiments.run import Question, Run
+from experiments.question import Question
+from experiments.run import Run
 from experiments.tasks import networks
 from experiments.tasks.classify import Classify
 from experiments.tasks.images import Data

@@ -12,8 +12,9 @@ from torch import nn
 from experiments import probes
 from experiments.errors import UserError
 from experiments.optimizers import OPTIMIZERS
+from experiments.question import Question
 from experiments.records import read
-from experiments.run import Question, Run
+from experiments.run import Run
 from experiments.tasks.classify import Classify
 from experiments.train import train
 

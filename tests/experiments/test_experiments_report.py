@@ -11,12 +11,13 @@ from _report import made
 from matplotlib.image import imread
 
 from experiments.errors import UserError
+from experiments.question import Question
 from experiments.records import paths, read
 from experiments.report import report, report_all
 from experiments.report.picture import curve, draw, running_mean
 from experiments.report.summary import grouped, overhead, reference, summarise
 from experiments.report.table import cells, headline
-from experiments.run import Question, Run
+from experiments.run import Run
 
 
 def summary_of(*runs):

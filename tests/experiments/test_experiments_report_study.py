@@ -8,11 +8,11 @@ from _report import trained, write
 
 from experiments.errors import UserError
 from experiments.optimizers import BLOCKS, OPTIMIZERS
+from experiments.question import Question
 from experiments.report import account, paper, tables
 from experiments.report.found import gathered
 from experiments.report.sections import named, parsed, sections
 from experiments.report.study import study_report
-from experiments.run import Question
 
 MOMENTUM = {"momentum": 0.9}
 

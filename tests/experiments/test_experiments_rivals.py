@@ -10,8 +10,9 @@ import torch
 
 from experiments.errors import UserError
 from experiments.optimizers import BLOCKS, OPTIMIZERS, Setting, recipe
+from experiments.question import Question
 from experiments.rivals import L4, LQA, PAL, SPS, DoWG, GeN
-from experiments.run import Question, Run
+from experiments.run import Run
 
 SETTING = Setting(steps=10, epoch=5)
 START = (3.0, 4.0)  # whose norm is 5; the loss there is 12.5, and the gradient is START itself

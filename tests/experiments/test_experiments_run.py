@@ -17,8 +17,9 @@ import torch
 from experiments.__main__ import main
 from experiments.errors import UserError
 from experiments.optimizers import OPTIMIZERS
+from experiments.question import Question
 from experiments.records import Journal, read, rounded
-from experiments.run import Question, Run
+from experiments.run import Run
 from experiments.tasks import load
 from experiments.train import train
 

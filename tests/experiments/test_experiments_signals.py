@@ -9,8 +9,9 @@ from scipy.stats import t
 from test_experiments_run import timeless
 
 from experiments.optimizers import OPTIMIZERS, Setting, recipe
+from experiments.question import Question
 from experiments.rivals import signals, variants
-from experiments.run import Question, Run
+from experiments.run import Run
 from experiments.tasks import load
 from experiments.train import train
 from zenith.torch import Zenith

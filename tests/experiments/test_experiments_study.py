@@ -186,7 +186,8 @@ def test_two_processes_of_torchrun_write_the_records_of_one(tmp_path):
 def test_amp_is_autocast_in_bfloat16(tmp_path):
     import torch
 
-    from experiments.run import Question, Run
+    from experiments.question import Question
+    from experiments.run import Run
     from experiments.tasks import load
 
     task = load("digits", epochs=1, batch=64)

@@ -15,7 +15,8 @@ from _idx import write_fashion
 from torch.nn.functional import cross_entropy
 
 from experiments.errors import UserError
-from experiments.run import Question, Run
+from experiments.question import Question
+from experiments.run import Run
 from experiments.tasks import load
 from experiments.tasks.idx import read_idx
 from experiments.tasks.images import shifted

@@ -10,7 +10,8 @@ from torch import nn
 
 from experiments.errors import UserError
 from experiments.probes import _points
-from experiments.run import Question, Run
+from experiments.question import Question
+from experiments.run import Run
 from experiments.tasks import text as module
 from experiments.tasks.text import LENGTH, NETWORKS, text
 from experiments.train import train

@@ -7,7 +7,8 @@ import torch
 from _demo import NAMES, TRAIN, questions, recorded, tiny, tiny_data
 
 from experiments import run as running
-from experiments.run import Question, Run
+from experiments.question import Question
+from experiments.run import Run
 from experiments.tasks import images, networks
 from experiments.tasks.classify import Classify
 from experiments.train import train

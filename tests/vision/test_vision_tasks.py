@@ -6,7 +6,8 @@ import pytest
 import torch
 from _published import WRITERS, reading
 
-from experiments.run import Question, Run
+from experiments.question import Question
+from experiments.run import Run
 from experiments.tasks import PAPER, load
 from experiments.tasks.vision import ROWS
 from experiments.train import train
