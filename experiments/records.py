@@ -2,10 +2,10 @@
 
 The first line, of `kind` "run", is the whole question: `format` (the version of this layout),
 `task`, `optimizer`, `seed`, `options` (of the optimizer), what the task says of its data and length
-(`steps` and `epochs` of a segment, `segments`), `log_every`, `parameters` (of the network), and,
-under `made`, the versions and the machine on which it began, and `together`: the optimizers that
-were trained in step with it. It has no date and no path, so that two runs can be compared. The
-others:
+(`steps` and `epochs` of a segment, `segments`), `log_every`, `parameters` (of the network), `sized`
+(`epochs`, `batch`), `amp` and `probes` where they are not as by default, and, under `made`, the
+versions and the machine on which it began, and `together`: the optimizers that were trained in step
+with it. It has no date and no path, so that two runs can be compared. The others:
 
 - `step`, after every `log_every` steps and at the end of a segment: `step`, `loss` (the mean over
   the steps since the line before), `lr` (in force at this step), `seconds` (of training so far,

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.cost.paired import cores, differences, quartiles, ratios, spread
+from experiments.markdown import grid
 from experiments.tasks import shapes
 from zenith import ZenithState
 
-__all__ = ["NETWORKS", "Document", "full", "grid", "made", "table", "variants"]
+__all__ = ["NETWORKS", "Document", "full", "made", "table", "variants"]
 
 Document = dict[str, Any]
 NETWORKS = {"vgg19": shapes.vgg19(), "small": shapes.small(8)}  # small: the demo's for the digits
@@ -63,9 +64,3 @@ def _row(name: str, others: Document, measures: Iterable[str]) -> list[str]:
             else [spread(ratios(*pair), 3), spread(differences(*pair), digits)]
         )
     return [*cells, "" if name == baseline else baseline]
-
-
-def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table in Markdown whose first column is text."""
-    lines = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments.cost.cases import Document, grid, made
+from experiments.cost.cases import Document, made
 from experiments.cost.paired import clock, interleaved, quartiles
+from experiments.markdown import grid
 
 __all__ = ["VALUES", "errors", "exact", "measure", "table"]
 

@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from experiments.cost.cases import Document, grid
+from experiments.cost.cases import Document
 from experiments.cost.paired import Quartiles, differences, quartiles, ratios, spread
 from experiments.cost.timed import Timed, constant, machine, measured
+from experiments.markdown import grid
 from experiments.optimizers import BLOCKS, OPTIMIZERS, recipe
 
 __all__ = ["draw", "measure", "short", "state_bytes", "table"]

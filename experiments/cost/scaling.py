@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim import SGD
 
-from experiments.cost.cases import Document, grid
+from experiments.cost.cases import Document
 from experiments.cost.paired import differences, interleaved, quartiles, ratios, spread
 from experiments.cost.step import LR, Variant, filled, subject, timed
 from experiments.cost.timed import machine
+from experiments.markdown import grid
 
 __all__ = ["AXES", "draw", "measure", "table"]
 

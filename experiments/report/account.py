@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import isinf
 from statistics import median
 
-from experiments.cost.cases import grid
+from experiments.markdown import grid
 from experiments.optimizers import OPTIMIZERS
 from experiments.records import Records
 from experiments.report.cells import called, duration, headlines, noted, spread, typical, unit

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from math import inf, isinf, isnan
 from statistics import fmean, median
 
-from experiments.cost.cases import grid
+from experiments.markdown import grid
 from experiments.optimizers import OPTIMIZERS
 from experiments.records import Records
 from experiments.report import paper

@@ -351,7 +351,7 @@ def test_ctrl_c_keeps_what_was_finished_and_resume_goes_on(tmp_path):
     assert stderr.splitlines()[-1] == (
         "experiments: interrupted; what was finished is kept in out, --resume goes on with it"
     )
-    assert " of 1000000 epochs, 1 of 1 seeds" in stdout
+    assert " of 1000000 epochs, 1 of 1 seeds begun" in stdout
     out = tmp_path / "out"
     evals = {len(read(path).evals) for path in paths(out)}
     assert len(evals) == 1  # the same for all three

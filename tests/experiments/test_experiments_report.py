@@ -115,7 +115,7 @@ def test_summary_of_an_interrupted_run_counts_whole_seeds_only():
     assert "2 of 2 epochs, 1 of 2 seeds" in headline(summary)
     summary = summary_of(cut)
     assert (summary["seeds"], summary["epochs"]) == ([1], 1)
-    assert "1 of 2 epochs, 1 of 1 seeds" in headline(summary)
+    assert "1 of 2 epochs, 1 of 1 seeds begun" in headline(summary)
 
 
 def test_a_run_that_diverged_does_not_hold_back_the_others():
@@ -139,7 +139,7 @@ def test_a_run_that_stopped_after_its_hours_counts():
     assert summary["optimizers"]["sgd"]["test_accuracy"]["mean"] == 85.0
     alone = summary_of(made(epochs=1))
     assert (alone["seeds"], alone["epochs"]) == ([0], 1)
-    assert "1 of 2 epochs, 1 of 1 seeds" in headline(alone)
+    assert "1 of 2 epochs, 1 of 1 seeds begun" in headline(alone)
 
 
 def test_summary_of_no_result():
@@ -172,7 +172,7 @@ def test_what_is_missing_is_shown_as_missing():
 def test_the_headline_says_what_was_run():
     assert headline(summary_of(made(), made(seed=1))) == (
         "digits: 1,347 training and 450 test images; a network of 53,002 parameters; "
-        "batches of 8; 2 of 2 epochs, 2 of 2 seeds (mean ± standard deviation)"
+        "batches of 8; 2 of 2 epochs, 2 of 2 seeds begun (mean ± standard deviation)"
     )
 
 
