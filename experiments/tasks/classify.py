@@ -110,11 +110,12 @@ class Classify:
         return lambda model: measured(model, self.data.whole("validation"))[0]
 
     def described(self) -> dict[str, Any]:
-        """Return the sizes of the data and of a batch, the classes, and any augmentation."""
+        """Return the sizes of the data and of a batch; any classes and augmentation of a study."""
         sizes = {f"{part}_images": count for part, count in self.data.counts.items()}
-        augmentation = self.data.augmentation
-        more = {"augmentation": augmentation} if augmentation else {}
-        return {**sizes, "classes": self.classes, "batch": self.batch, **more}
+        more: dict[str, Any] = {"classes": self.classes} if "validation" in self.data.counts else {}
+        if self.data.augmentation:
+            more["augmentation"] = self.data.augmentation
+        return {**sizes, "batch": self.batch, **more}
 
 
 def classify(

@@ -295,13 +295,13 @@ def test_list_names_what_there_is_and_what_is_not_installed(tmp_path):
     process = command("list", cwd=tmp_path, PYTHONPATH=path)
     assert (process.returncode, process.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in process.stdout.splitlines()]
-    assert "digits python -m experiments run digits --optimizer NAME --out DIR" in lines
+    assert "digits run digits --optimizer NAME --out DIR" in lines
     assert "zenith ZENITH --lr 0.1 --window 500 --momentum 0" in lines
     assert "dog DoG (pip install dog-optimizer)" in lines
     assert {line.split()[-1][:-1] for line in lines if "pip install" in line} == {
         name.replace("dog", "dog-optimizer") for name in RIVALS
     }
-    assert "Table 1 python -m experiments cost overhead" in lines
+    assert "Table 1 study table1" in lines
 
 
 def test_help_loads_no_framework_and_names_where_fashion_mnist_comes_from():

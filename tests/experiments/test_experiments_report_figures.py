@@ -187,7 +187,7 @@ def test_a_picture_is_the_same_bytes():
     section = section_of(trained(RISING), trained(RISING, optimizer="sgd"))
     png = picture("figure1", section)
     assert png == picture("figure1", section)
-    assert imread(BytesIO(png)).shape[:2] == (780, 520)
+    assert imread(BytesIO(png)).shape[:2] == (780 + 22, 520)  # two panels, a line of legend
 
 
 def test_optimizers_differ_in_colour_and_the_options_of_one_in_dashes():
