@@ -164,8 +164,8 @@ def test_what_is_there_is_not_written_over(tmp_path, capsys):
     before = path.read_bytes()
     assert main(arguments("sgd", tmp_path)) == 2
     assert "is there: --resume goes on with it" in capsys.readouterr().err
-    assert main([*arguments("sgd", tmp_path, "--resume"), "--epochs", "4"]) == 2
-    assert "`segments` 3, asked for 4" in capsys.readouterr().err
+    assert main([*arguments("sgd", tmp_path, "--resume"), "--log-every", "5"]) == 2
+    assert "`log_every` 4, asked for 5" in capsys.readouterr().err
     assert main(arguments("sgd", tmp_path, "--resume")) == 0
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["seed-0.jsonl"]
