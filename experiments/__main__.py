@@ -31,7 +31,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 SCALES = ["toy", "desk", "paper"]
-_STUDIES = "of records and reports, shared by all studies; by default zenith-studies"
+_OF_DEMO, _OF_STUDIES = Path("zenith-demo"), Path("zenith-studies")
+_STUDIES = f"of records and reports, shared by all studies; by default {_OF_STUDIES}"
 
 Option = tuple[str, Any, str, Any, str]  # name, type, metavar, default, help
 
@@ -46,12 +47,12 @@ _DEMO: list[Option] = [
     ),
     ("--optimizers", str, "NAME,...", "zenith,sgd,sgd-cosine", "by default zenith,sgd,sgd-cosine"),
     ("--seeds", size, "N", 3, "how many: 0, 1, ..., N - 1; by default 3"),
-    ("--out", Path, "DIR", Path("zenith-demo"), "by default zenith-demo"),
+    ("--out", Path, "DIR", _OF_DEMO, f"by default {_OF_DEMO}"),
 ]
 _RUN: list[Option] = [
     ("--seed", count, "N", 0, "by default 0"),
     ("--l2", number, "X", 0.0, "half of it times ||p||^2 in the loss"),
-    ("--hours", number, "X", None, "of training, at the most"),
+    ("--hours", rate, "X", None, "of training, at the most"),
     ("--data", Path, "DIR", None, "the files of the task"),
 ]
 _BOTH: list[Option] = [
@@ -84,10 +85,11 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 
 def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_report)
-    *_, out, text = _DEMO[-1]
-    parser.add_argument("folder", type=Path, nargs="?", default=out, metavar="DIR", help=text)
-    parser.add_argument("--study", metavar="NAME", help="its tables and figures, see `list`")
-    parser.add_argument("--scale", choices=SCALES, default="desk", help="of the study")
+    add = parser.add_argument
+    add("folder", type=Path, nargs="?", metavar="DIR", help="by default that of demo, or of study")
+    add("--study", metavar="NAME", help="its tables and figures, see `list`")
+    add("--scale", choices=SCALES, default="desk", help="of the study; by default desk")
+    add("--seeds", type=size, metavar="N", help="of the study")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -108,9 +110,10 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("name", metavar="NAME", help="see `list`")
     add("--scale", choices=SCALES, default="desk", help="by default desk")
+    add("--tasks", metavar="NAME,...", help="those of them whose data are there; by default all")
     add("--seeds", type=size, metavar="N", help="how many: 0, 1, ..., N - 1; or the study's own")
     add("--jobs", type=size, metavar="N", default=1, help="processes of a thread; by default 1")
-    add("--out", type=Path, metavar="DIR", default=Path("zenith-studies"), help=_STUDIES)
+    add("--out", type=Path, metavar="DIR", default=_OF_STUDIES, help=_STUDIES)
     add("--data", type=Path, metavar="DIR", help="the files of the tasks")
     add("--device", choices=["cpu", "cuda"], default="cpu")
 
@@ -128,9 +131,9 @@ def run_report(options: argparse.Namespace) -> None:
     from experiments.report import report_all
 
     if options.study:
-        study.report(options.study, options.scale, options.folder)
+        study.report(options.study, options.scale, options.folder or _OF_STUDIES, options.seeds)
     else:
-        report_all(options.folder)
+        report_all(options.folder or _OF_DEMO)
 
 
 def run_study(options: argparse.Namespace) -> int:
@@ -140,7 +143,8 @@ def run_study(options: argparse.Namespace) -> int:
     if options.name == "table1":
         sizes = ["--batch", "2", "--width", "0.05", "--repetitions", "1", "--iterations", "1"]
         toy = sizes if options.scale == "toy" else []
-        return main(["cost", "overhead", *toy, "--out", str(options.out / "table1")])
+        own = ["--device", options.device, "--out", str(options.out / "table1")]
+        return main(["cost", "overhead", *toy, *own])
     return study.run(options)
 
 

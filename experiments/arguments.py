@@ -13,7 +13,8 @@ def up_to(limit: int) -> Callable[[str], int]:
     return checked(int, f"an integer from 1 to {limit}", lambda value: 1 <= value <= limit)
 
 
-count = checked(int, "an integer >= 0", lambda value: value >= 0)
+# So that no two pairs of a seed and a segment, or a step, share a generator's seed.
+count = checked(int, "an integer from 0 to 999999", lambda value: 0 <= value < 1_000_000)
 # Far beyond any run here; above it, the ring would just fill the memory.
 window = up_to(1_000_000)
 rate = checked(float, "a finite number > 0", lambda value: 0 < value < math.inf)

@@ -43,11 +43,18 @@ def leads() -> bool:
 
 
 def agreed(found: Callable[[], T]) -> T:
-    """Return what the leading process finds, which alone looks."""
+    """Return what the leading process finds, which alone looks; what it cannot mend ends all."""
     if _size() == 1:
         return found()
-    objects: list[Any] = [found() if leads() else None]
+    objects: list[Any] = [None, None]
+    if leads():
+        try:
+            objects[0] = found()
+        except UserError as error:
+            objects[1] = error
     dist.broadcast_object_list(objects)
+    if objects[1]:
+        raise objects[1] if leads() else SystemExit(2)  # one complaint is enough
     value: T = objects[0]
     return value
 

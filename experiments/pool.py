@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,39 +30,40 @@ class Cell(NamedTuple):
 
     task: str
     question: Question
+    steps: int  # about, for the progress
 
 
 class Place(NamedTuple):
-    """Where runs are made: their records, the files of their tasks, and the device."""
+    """Where and how runs are made: their records, the files of their tasks, the device."""
 
     folder: Path
     data: Path | None = None
     device: str = "cpu"
+    jobs: int = 1  # processes side by side
 
 
 def run_all(
-    cells: Sequence[Cell], place: Place, jobs: int, stopped: Callable[[], bool] = lambda: False
+    cells: Sequence[Cell], place: Place, stopped: Callable[[], bool] = lambda: False
 ) -> list[str]:
-    """Make the runs, `jobs` at a time, each by a process of one thread.
+    """Make the runs, `place.jobs` at a time, each by a process of one thread.
 
     Args:
         cells: the runs; those that are finished are left as they are.
-        place: where.
-        jobs: how many processes.
+        place: where and how.
         stopped: asked twice a second; once it is true, all end after the step they are at.
 
     Returns:
-        A line for each run that could not be made, with the reason.
+        A line for each reason why some of the runs could not be made.
 
     Raises:
         UserError: if one of the processes was killed.
     """
     context = multiprocessing.get_context("spawn")
     halt, done = context.Event(), context.Value("q", 0)
-    total = sum(_steps(cell, place) for cell in cells)
+    total = sum(cell.steps for cell in cells)
     with (
         progress(total) as show,
-        ProcessPoolExecutor(jobs, context, _begin, (halt, done)) as pool,
+        ProcessPoolExecutor(place.jobs, context, _begin, (halt, done)) as pool,
     ):
         made = {pool.submit(_make, cell, place): cell for cell in cells}
         pending: set[Future[None]] = set(made)
@@ -72,32 +74,30 @@ def run_all(
                 halt.set()
                 pool.shutdown(cancel_futures=True)
                 break
-    return [line for future, cell in made.items() if (line := _failure(future, cell))]
+    failed: dict[str, list[Cell]] = defaultdict(list)
+    for future, cell in made.items():
+        if reason := _reason(future):
+            failed[reason].append(cell)
+    return [f"{_named(own)}: {reason}" for reason, own in failed.items()]
 
 
-def _failure(future: Future[None], cell: Cell) -> str | None:
+def _reason(future: Future[None]) -> str | None:
     error = None if future.cancelled() else future.exception()
     if isinstance(error, BrokenProcessPool):
         raise UserError("a process was killed; what is finished is kept, the same command goes on")
-    if isinstance(error, UserError | ModuleNotFoundError):
-        return f"{cell.question.path(cell.task).with_suffix('')}: {error}"
-    if error:
-        raise error
-    return None
+    if error is None:
+        return None
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _named(cells: Sequence[Cell]) -> str:
+    first = str(cells[0].question.path(cells[0].task).with_suffix(""))
+    return first if len(cells) == 1 else f"{first} and {len(cells) - 1} more runs"
 
 
 @cache
 def _loaded(name: str, data: Path | None, epochs: int | None, batch: int | None) -> tasks.Task:
     return tasks.load(name, data, epochs, batch)
-
-
-def _task(cell: Cell, place: Place) -> tasks.Task:
-    return _loaded(cell.task, place.data, cell.question.epochs, cell.question.batch)
-
-
-def _steps(cell: Cell, place: Place) -> int:
-    task = _task(cell, place)
-    return task.steps * task.segments
 
 
 _shared: dict[str, Any] = {}  # of a process of the pool, with the one that began it
@@ -120,13 +120,13 @@ def _follow_the_parent() -> None:
 
 def _make(cell: Cell, place: Place) -> None:
     """Make one run, or what is left of it, and count its steps."""
-    task = _task(cell, place)
-    left = task.steps * task.segments
-    run = Run(task, cell.question, place.device)
-    for _, record in train(task, [run], place.folder, resume=True, stopped=_shared["halt"].is_set):
+    asked = cell.question
+    task = _loaded(cell.task, place.data, asked.epochs, asked.batch)
+    run, halted, left = Run(task, asked, place.device), _shared["halt"].is_set, cell.steps
+    for _, record in train(task, [run], place.folder, True, halted, place.jobs):
         if record["kind"] == "eval":
-            left -= _count(task.steps)
-    if not _shared["halt"].is_set():
+            left -= _count(min(left, cell.steps // task.segments))
+    if not halted():
         _count(left)
 
 

@@ -10,6 +10,9 @@ from experiments.records import Record
 __all__ = ["Question"]
 
 
+_SIZES = ("hours", "epochs", "batch")  # of a run, where they are not its task's own
+
+
 @dataclass(frozen=True)
 class Question:
     """What a run is asked, besides its task.
@@ -42,7 +45,7 @@ class Question:
     @property
     def name(self) -> str:
         """The optimizer with what is not as by default: `OPTIMIZER[,lr=..][,l2=..][,amp]`."""
-        own = {name: getattr(self, name) for name in ("l2", "epochs", "batch")}
+        own = {name: getattr(self, name) for name in ("l2", *_SIZES)}
         chosen = {**self.options, **{name: value for name, value in own.items() if value}}
         options = [f"{key}={value:g}" for key, value in chosen.items()]
         return ",".join([self.optimizer, *options, *(["amp"] if self.amp else [])])
@@ -50,7 +53,7 @@ class Question:
     def asked(self) -> Record:
         """Return it for a header, which has the length of the run from the task."""
         asked = asdict(self)
-        sized = {name: size for name in ("epochs", "batch") if (size := asked.pop(name))}
+        sized = {name: size for name in _SIZES if (size := asked.pop(name))}
         rare = {"sized": sized, "amp": asked.pop("amp"), "probes": list(asked.pop("probes"))}
         return asked | {name: value for name, value in rare.items() if value}
 
@@ -58,8 +61,8 @@ class Question:
     def of(cls, header: Record) -> Self:
         """Return the question of a header."""
         own = {each.name: header[each.name] for each in fields(cls) if each.name in header}
-        del own["epochs"], own["batch"]
-        return cls(**own | header.get("sized", {}))
+        sized = dict.fromkeys(_SIZES) | header.get("sized", {})
+        return cls(**own | sized)
 
     def path(self, task: str) -> Path:
         """Return where the records lie: `TASK/NAME/seed-N.jsonl`."""

@@ -12,8 +12,8 @@ with it. It has no date and no path, so that two runs can be compared. The other
   evaluation left out), `grad_norm`, and for ZENITH `mean`, `zenith` and `scale`;
 - `eval`, after each segment: `segment`, `step`, `epoch`, `train_loss` (the mean over the segment),
   the task's own measures, such as `test_accuracy` in percent, and `seconds`;
-- `end`: `outcome`, which is `finished`, or `diverged` where the loss was no longer a number, and
-  `step`.
+- `end`: `outcome`, which is `finished`, `stopped` where the hours were spent before the planned
+  steps were made, or `diverged` where the loss was no longer a number; and `step`.
 
 A measure that is not finite is null.
 """
@@ -34,6 +34,7 @@ __all__ = ["Journal", "Record", "Records", "Silent", "paths", "read", "rounded"]
 Record = dict[str, Any]
 
 FORMAT = 1
+OUTCOMES = ("finished", "stopped", "diverged")
 DIGITS = 6  # significant; the records of a large run are meant to be committed
 
 # What a reader relies on: of the header, its kinds of values; of a line, its numbers or nulls.
@@ -59,7 +60,7 @@ class Records(NamedTuple):
         header: the question.
         steps: the lines of kind `step`.
         evals: the lines of kind `eval`.
-        outcome: `finished` or `diverged`; None of a run that is under way.
+        outcome: one of `OUTCOMES`; None of a run that is under way.
     """
 
     header: Record
@@ -85,6 +86,7 @@ class Journal:
         """
         self.path, self.checkpoint = path, path.with_suffix(".pt")
         self._header = rounded({"kind": "run", "format": FORMAT, **header})
+        self._file: Any = None
         with explained(f"{path}: cannot be written"):
             path.parent.mkdir(parents=True, exist_ok=True)
         found = self.found()
@@ -98,40 +100,44 @@ class Journal:
             raise UserError(f"{gzipped} is there beside {self.path}: remove one of the two")
         return gzipped if gzipped.exists() else self.path
 
-    def begin(self, offset: int | None) -> Self:
-        """Open the file: anew, or cut back to the `offset` of a checkpoint."""
+    def begun(self) -> bool:
+        """Whether the file has a whole first line; one that was killed before has none."""
+        path = self.found()
+        return path.exists() and bool(_first(path))
+
+    def open(self) -> Self:
+        """Open the file, and keep other processes off it, where the system can (not Windows)."""
         if (found := self.found()) != self.path:
             raise UserError(f"{found}: gzipped before the run was finished; gunzip it to go on")
         with explained(f"{self.path}: cannot be written"):
             self._file = self.path.open("ab", buffering=0)
         try:
-            self._lock()
-            with explained(f"{self.path}: cannot be written"):
-                if self.size() > (offset or 0):
-                    self._file.truncate(offset or 0)
-            if not offset:
-                self.write(self._header)
-        except UserError:
-            self.close()
-            raise
-        return self
-
-    def _lock(self) -> None:
-        """Keep other processes off the open file, where the system can (not Windows)."""
-        try:
             import fcntl
-        except ModuleNotFoundError:
-            return
-        try:
+
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             raise UserError(f"{self.path}: another process is writing it") from None
+        except ModuleNotFoundError:
+            pass
+        return self
+
+    def begin(self, offset: int | None = None) -> Self:
+        """Begin the open file anew, or cut it back to the `offset` of a checkpoint."""
+        with explained(f"{self.path}: cannot be written"):
+            if self.size() > (offset or 0):
+                self._file.truncate(offset or 0)
+        if not offset:
+            self.write(self._header)
+        return self
 
     def write(self, record: Record) -> Record:
         """Append one line, on disk as soon as this returns; return it as it stands there."""
         record = rounded(record)
+        line = _line(record)
         with explained(f"{self.path}: cannot be written"):
-            self._file.write(_line(record))
+            while line:  # a disk that is nearly full takes a part
+                line = line[self._file.write(line) :]
         return record
 
     def size(self) -> int:
@@ -142,11 +148,12 @@ class Journal:
         """Return the offset of what is safely on disk: all that was written."""
         with explained(f"{self.path}: cannot be written"):
             os.fsync(self._file.fileno())
-        return self._file.tell()
+        return int(self._file.tell())
 
     def close(self) -> None:
         """Write no more."""
-        self._file.close()
+        if self._file:
+            self._file.close()
 
 
 class Silent(Journal):
@@ -156,8 +163,12 @@ class Silent(Journal):
         """Claim nothing."""
         self.path, self.checkpoint = path, path.with_suffix(".pt")
 
-    def begin(self, offset: int | None) -> Self:
+    def open(self) -> Self:
         """Open nothing."""
+        return self
+
+    def begin(self, offset: int | None = None) -> Self:
+        """Begin nothing."""
         return self
 
     def write(self, record: Record) -> Record:
@@ -269,7 +280,7 @@ def _checked_kind(record: Record, place: str) -> str:
         number = int | float if name in _PLACE else int | float | None
         if name not in ("kind", "outcome") and not isinstance(value, number):
             wrong.append(name)
-    if kind == "end" and record.get("outcome") not in ("finished", "diverged"):
+    if kind == "end" and record.get("outcome") not in OUTCOMES:
         wrong.append("outcome")
     if wrong:
         raise UserError(f"{place}: `{wrong[0]}` is missing or not what it must be")
@@ -289,7 +300,7 @@ def _same_question(found: Record, asked: Record, path: Path) -> None:
     if not found:
         return  # killed before its first line was whole
     for name in asked.keys() | found.keys():
-        if name != "made" and asked.get(name) != found.get(name):
+        if name not in ("made", "probes") and asked.get(name) != found.get(name):
             raise UserError(
                 f"{path} holds a run of another question: `{name}` {found.get(name)!r}, "
                 f"asked for {asked.get(name)!r}; choose another --out"

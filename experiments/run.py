@@ -1,10 +1,14 @@
 """One run: one model, one optimizer, one seed."""
 
+import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import replace
+from functools import cache
+from importlib import metadata
 from itertools import islice
 from typing import Any
 
@@ -47,9 +51,8 @@ class Run:
         self, task: Task, question: Question, device: str = "cpu", beside: Recipe | None = None
     ) -> None:
         probes.checked(question.probes)
-        hours = question.hours or getattr(task, "hours", None)
-        self.task, self.question = task, replace(question, hours=hours)
-        self.device = torch.device(device)
+        self.task, self.question, self.device = task, question, torch.device(device)
+        self.hours = question.hours or getattr(task, "hours", None)
         self.recipe = beside or recipe(question.optimizer, question.options)
         torch.manual_seed(question.seed)
         self.model = task.network().to(self.device)
@@ -73,8 +76,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether the budget is spent, or the loss no longer a number."""
-        hours = self.question.hours
-        spent = hours is not None and self.seconds >= 3600 * hours
+        spent = self.hours is not None and self.seconds >= 3600 * self.hours
         return self.segment >= self.task.segments or spent or self.diverged
 
     def step(self, batch: Any) -> Record | None:
@@ -83,7 +85,8 @@ class Run:
         start = self._now()
         if self._planned("step") and self.steps:  # so that until here the rate was that in force
             self.scheduler.step()
-        self._losses.append(self.optimizer.step(self.closure).detach())
+        penalty = self._penalty().detach() if self.question.l2 else 0.0
+        self._losses.append(self.optimizer.step(self.closure).detach() - penalty)
         if self.averager:
             self.averager.step()
         self.steps += 1
@@ -100,7 +103,8 @@ class Run:
         """Return the loss of the batch, and, if wanted, leave its gradient in the parameters.
 
         Every pass over one batch draws the same noise (dropout): it depends on the step alone. Only
-        the second half of a batch, after the first, draws noise of its own.
+        the second half of a batch, after the first, draws noise of its own. A pass without the
+        gradient leaves the statistics of batch norm as they were.
 
         Args:
             backward: whether to take the gradient.
@@ -111,15 +115,17 @@ class Run:
         batch = self._batch
         if half is not None:
             batch = _mapped(lambda part: part.tensor_split(2)[half], batch)
+        buffers = [] if backward else [buffer.clone() for buffer in self.model.buffers()]
         with torch.set_grad_enabled(backward):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.question.amp):
                 loss = self.task.loss(self._trained, batch)
             if self.question.l2:
-                squares = torch.stack([p.square().sum() for p in self.model.parameters()])
-                loss = loss + self.question.l2 / 2 * squares.sum()
+                loss = loss + self._penalty()
             if backward:
                 self.optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]  # torch's own method has no types
+        for buffer, before in zip(self.model.buffers(), buffers, strict=False):
+            buffer.copy_(before)
         return parallel.mean(loss)
 
     def finish_segment(self) -> Record:
@@ -141,7 +147,8 @@ class Run:
 
     def end(self) -> Record:
         """Return the last record."""
-        outcome = "diverged" if self.diverged else "finished"
+        whole = self.segment >= self.task.segments
+        outcome = "diverged" if self.diverged else "finished" if whole else "stopped"
         return {"kind": "end", "outcome": outcome, "step": self.steps}
 
     def header(self) -> Record:
@@ -149,6 +156,7 @@ class Run:
         return {
             "task": self.task.name,
             **self.question.asked(),
+            "hours": self.hours,
             **self.task.described(),
             "steps": self.task.steps,
             "epochs": self.task.epochs,
@@ -223,6 +231,11 @@ class Run:
             for batch in islice(self.batches(self.segment), 50):
                 self.task.loss(model, batch)
 
+    def _penalty(self) -> Tensor:
+        """What L2 adds to the loss that is trained on, and not to the one that is recorded."""
+        squares = torch.stack([p.square().sum() for p in self.model.parameters()])
+        return self.question.l2 / 2 * squares.sum()
+
     def _planned(self, after: str) -> bool:
         return self.scheduler is not None and self.recipe.planned == after
 
@@ -295,7 +308,22 @@ def _made(device: torch.device) -> Record:
         "torch": str(torch.__version__),
         "device": named,
         "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        **_versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Of the packages of rivals and data sets, as far as a run has imported them."""
+    known = _distributions()
+    packages = ("dadaptation", "dog", "parameterfree", "prodigyopt", "pytorch_optimizer")
+    loaded = [n for n in (*packages, "schedulefree", "timm", "torchvision") if n in sys.modules]
+    return {known[name][0]: metadata.version(known[name][0]) for name in loaded}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return metadata.packages_distributions()
 
 
 def checked_device(name: str) -> str:

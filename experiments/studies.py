@@ -88,7 +88,11 @@ def cells(name: str, scale: str, seeds: int | None = None) -> list[Cell]:
     count = seeds or (2 if scale == "toy" else STUDIES[name].seeds)
     wanted = _wanted(scale)
     return [
-        Cell(task, replace(row, seed=seed, probes=tuple(sorted(wanted[task, row.name]))))
+        Cell(
+            task,
+            replace(row, seed=seed, probes=tuple(sorted(wanted[task, row.name]))),
+            (row.epochs or LENGTHS[task].epochs) * LENGTHS[task].steps,
+        )
         for (task, _), row in _asked(STUDIES[name], scale).items()
         for seed in range(count)
     ]
@@ -171,7 +175,8 @@ def _stopped(length: Length) -> list[Question]:
 def _batches(length: Length) -> list[Question]:
     """Batches of so many examples, of which an epoch has two at least."""
     sizes = [size for size in (32, 128, 512, 2048) if size <= 64 * length.steps]
-    return [Question(name, batch=size) for size in sizes for name in ("zenith", "sgd")]
+    asked = [None if size == 128 else size for size in sizes]  # 128 is the tasks' own
+    return [Question(name, batch=size) for size in asked for name in ("zenith", "sgd")]
 
 
 def _signals(_: Length) -> list[Question]:

@@ -2,11 +2,15 @@
 
 from argparse import Namespace
 from collections import defaultdict
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from experiments.errors import UserError
-from experiments.pool import Place, run_all
+from experiments.optimizers import recipe
+from experiments.pool import Cell, Place, run_all
 from experiments.report.study import study_report
+from experiments.run import checked_device
 from experiments.studies import STUDIES, cells
 from experiments.terminal import interruptible, say
 
@@ -18,9 +22,13 @@ DONE, FAILED, INTERRUPTED = 0, 2, 130
 def run(options: Namespace) -> int:
     """Make the runs that are not there yet, and report; return the exit code, 130 after Ctrl-C."""
     asked = cells(_checked(options.name), options.scale, options.seeds)
-    place = Place(options.out, options.data, options.device)
+    if options.tasks:
+        asked = _of(asked, options.tasks.split(","))
+    _import_what_they_need(asked)
+    device = checked_device(options.device)
+    place = Place(options.out, options.data, device, options.jobs)
     with interruptible() as stopped:
-        failures = run_all(asked, place, options.jobs, stopped)
+        failures = run_all(asked, place, stopped)
     for line in failures:
         say(line)
     if stopped():
@@ -51,6 +59,22 @@ def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> Non
         apart=study.apart,
     )
     print(f"the report is in {out}")
+
+
+def _of(asked: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
+    known = list(dict.fromkeys(cell.task for cell in asked))
+    for name in names:
+        if name not in known:
+            raise UserError(f"`--tasks` must be of {', '.join(known)}, got {name!r}")
+    return [cell for cell in asked if cell.task in names]
+
+
+def _import_what_they_need(asked: Sequence[Cell]) -> None:
+    """Fail now, and not in the middle of a study, where a package is missing."""
+    modules = {recipe(c.question.optimizer, c.question.options).needs for c in asked}
+    modules |= {"curvlinops" for cell in asked if "sharpness" in cell.question.probes}
+    for module in sorted(modules - {None}, key=str):
+        import_module(str(module))
 
 
 def _checked(name: str) -> str:

@@ -57,13 +57,15 @@ def progress(total: int) -> Iterator[Callable[[int, str, bool], None]]:
 
 
 def _lines(total: int) -> Callable[[int, str, bool], None]:
-    said = time.monotonic()
+    began = said = time.monotonic()
 
     def show(done: int, text: str, due: bool) -> None:
         nonlocal said
-        if due or time.monotonic() - said >= PAUSE:
-            said = time.monotonic()
-            say(f"{text}, {done} of {total} steps")
+        now = time.monotonic()
+        if due or now - said >= PAUSE:
+            said = now
+            left = (now - began) * (total - done) / done / 60 if done else 0
+            say(f"{text}, {done} of {total} steps" + (f", {left:.0f} min left" if left > 1 else ""))
 
     return show
 

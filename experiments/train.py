@@ -25,6 +25,7 @@ def train(
     folder: Path,
     resume: bool = False,
     stopped: Callable[[], bool] = lambda: False,
+    jobs: int = 1,
 ) -> Iterator[tuple[Run, Record]]:
     """Train the runs of one seed and write their records into `folder`, each into its own file.
 
@@ -40,6 +41,7 @@ def train(
         folder: where `TASK/OPTIMIZER/seed-N.jsonl` go.
         resume: go on with what is there; otherwise it must not be.
         stopped: asked after each step; once it is true, the training ends.
+        jobs: how many processes train side by side, for the header.
 
     Yields:
         Each record as it is written, with its run.
@@ -52,11 +54,12 @@ def train(
         raise ValueError("`runs` must be of one seed")
     with _threads(task.threads), ExitStack() as stack:
         together = [run.question.name for run in runs]
-        lanes = [_Lane(run, folder, together) for run in runs]
+        lanes = [_Lane(run, folder, {"together": together, "jobs": jobs}) for run in runs]
+        for lane in lanes:
+            stack.callback(lane.journal.close)
         lanes = [lane for lane in lanes if not agreed(partial(lane.finished, resume))]
         for lane in lanes:
-            lane.open(resume)
-            stack.callback(lane.journal.close)
+            lane.begin(resume)
         while active := [lane for lane in lanes if not lane.run.done]:
             first = min(lane.run.segment for lane in active)
             yield from _segment(task, [a for a in active if a.run.segment == first], stopped)
@@ -89,24 +92,35 @@ def _segment(
 class _Lane:
     """A run with its files."""
 
-    def __init__(self, run: Run, folder: Path, together: Sequence[str]) -> None:
+    def __init__(self, run: Run, folder: Path, made: Record) -> None:
         self.run = run
         path = folder / run.question.path(run.task.name)
         header = run.header()
-        header["made"]["together"] = together
+        header["made"] |= made
         self.journal = (Journal if leads() else Silent)(path, header)
         self.checkpoint = self.journal.checkpoint
 
     def finished(self, resume: bool) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether there is nothing left to do; if there is, no other process has the file."""
         path = self.journal.found()
         if path.exists() and not resume:
             raise UserError(f"{path} is there: --resume goes on with it, or choose another --out")
-        if not path.exists() or not path.stat().st_size or self.checkpoint.exists():
+        if path == self.journal.path:
+            self.journal.open()
+        if not self.journal.begun() or self.checkpoint.exists():
             return False
-        return read(path).outcome is not None
+        found, probes = read(path), set(self.run.question.probes)
+        whole = found.outcome is not None
+        if whole and probes <= set(found.header.get("probes", ())):
+            self.journal.close()
+            return True
+        if whole:
+            raise UserError(f"{path}: finished without all probes of {', '.join(sorted(probes))}")
+        if path != self.journal.path:
+            self.journal.open()  # which says what is wrong
+        return False
 
-    def open(self, resume: bool) -> None:
+    def begin(self, resume: bool) -> None:
         """Begin, or go on where the checkpoint left it."""
         state = agreed(partial(self._left, resume))
         if state:

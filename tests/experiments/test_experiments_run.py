@@ -116,8 +116,20 @@ def test_l2_is_half_the_squared_norm_in_the_loss(digits):
     before = sum(float(p.detach().square().sum()) for p in plain.model.parameters())
     heavy.step(batch)
     plain.step(batch)
-    gap = float(heavy._losses[0]) - float(plain._losses[0])
-    assert gap == pytest.approx(0.25 * before, rel=1e-5)
+    assert heavy._losses[0].item() == pytest.approx(plain._losses[0].item(), rel=1e-5)
+    gap = heavy.closure(backward=False).item() - 0.25 * sum(
+        float(p.detach().square().sum()) for p in heavy.model.parameters()
+    )
+    assert gap == pytest.approx(digits.loss(heavy.model, batch).item(), rel=1e-5)
+    moved = [
+        0.1 * 0.5 * p.detach()  # what the penalty adds to a step
+        for p in Run(digits, Question("sgd")).model.parameters()
+    ]
+    for ours, theirs, extra in zip(
+        heavy.model.parameters(), plain.model.parameters(), moved, strict=True
+    ):
+        torch.testing.assert_close(ours, theirs - extra)
+    assert before > 1
 
 
 def test_a_run_that_diverges_ends_and_says_so(tmp_path, capsys):
@@ -172,7 +184,9 @@ def test_what_is_there_is_not_written_over(tmp_path, capsys):
 
 
 def test_records_are_read_gzipped_and_without_what_a_kill_has_cut_off(tmp_path, digits):
-    journal = Journal(tmp_path / "seed-0.jsonl", Run(digits, Question("sgd")).header()).begin(None)
+    journal = (
+        Journal(tmp_path / "seed-0.jsonl", Run(digits, Question("sgd")).header()).open().begin()
+    )
     step = {"kind": "step", "step": 1, "loss": 1 / 3, "lr": 0.1, "seconds": 1.0, "grad_norm": 2.0}
     journal.write(step)
     journal.close()
@@ -221,21 +235,93 @@ def test_a_gzipped_run_is_finished_and_may_not_be_there_twice(tmp_path, digits):
     assert not path.exists()
 
 
+def test_a_run_that_was_killed_in_its_first_line_begins_anew(tmp_path, digits):
+    question = Question("sgd", log_every=20)
+    path = tmp_path / question.path("digits")
+    path.parent.mkdir(parents=True)
+    path.write_text('{"kind":"run","for')
+    list(train(digits, [Run(digits, question)], tmp_path, resume=True))
+    assert read(path).outcome == "finished"
+
+
+def test_a_line_of_which_a_part_is_written_gets_its_rest(tmp_path):
+    class Narrow:
+        """A file that takes seven bytes at once."""
+
+        def __init__(self, file):
+            self.file = file
+
+        def write(self, line):
+            return self.file.write(line[:7])
+
+        def close(self):
+            self.file.close()
+
+    journal = Journal(tmp_path / "seed-0.jsonl", {}).open()
+    journal._file = Narrow(journal._file)
+    journal.begin().write({"kind": "end", "outcome": "finished", "step": 5})
+    journal.close()
+    lines = [json.loads(line) for line in journal.path.read_text().splitlines()]
+    assert lines == [
+        {"kind": "run", "format": 1},
+        {"kind": "end", "outcome": "finished", "step": 5},
+    ]
+
+
+def test_a_run_whose_hours_are_spent_says_that_it_was_stopped(tmp_path, digits):
+    question = Question("sgd", hours=1e-9, log_every=20)
+    assert question.name == "sgd,hours=1e-09"
+    list(train(digits, [Run(digits, question)], tmp_path))
+    found = read(tmp_path / question.path("digits"))
+    assert (found.outcome, len(found.evals)) == ("stopped", 1)
+    assert (found.header["hours"], Question.of(found.header)) == (1e-9, question)
+
+
+def test_a_finished_run_is_kept_where_it_has_the_probes_and_more(tmp_path, digits):
+    asked = [Question("sgd", log_every=20, probes=probes) for probes in (("line",), (), ("noise",))]
+    list(train(digits, [Run(digits, asked[0])], tmp_path))
+    assert list(train(digits, [Run(digits, asked[1])], tmp_path, resume=True)) == []
+    with pytest.raises(UserError, match="finished without all probes of noise"):
+        list(train(digits, [Run(digits, asked[2])], tmp_path, resume=True))
+
+
+def test_a_pass_without_the_gradient_leaves_batch_norm_as_it_was(digits):
+    class Normed:
+        def __getattr__(self, name):
+            return getattr(digits, name)
+
+        def network(self):
+            return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.BatchNorm1d(64))
+
+        def loss(self, model, batch):
+            return model(batch[0]).square().mean()
+
+    run = Run(Normed(), Question("sgd"))
+    run._batch = next(digits.batches(0, 0))
+    before = [buffer.clone() for buffer in run.model.buffers()]
+    run.closure(backward=False)
+    assert all(map(torch.equal, run.model.buffers(), before))
+    run.closure()
+    assert not torch.equal(run.model[1].running_var, before[1])
+
+
 def test_two_processes_do_not_write_one_file(tmp_path):
-    first = Journal(tmp_path / "seed-0.jsonl", {}).begin(None)
+    first = Journal(tmp_path / "seed-0.jsonl", {}).open().begin()
     before = first.path.read_bytes()
     with pytest.raises(UserError, match=r"seed-0\.jsonl: another process is writing it"):
-        Journal(first.path, {}).begin(None)
+        Journal(first.path, {}).open().begin()
     assert first.path.read_bytes() == before
     first.close()
-    Journal(first.path, {}).begin(None).close()
+    Journal(first.path, {}).open().begin().close()
 
 
 def test_a_full_disk_is_one_line(tmp_path):
     path = tmp_path / "seed-0.jsonl"
     path.symlink_to("/dev/full")
+    journal = Journal(path, {}).open()
     with pytest.raises(UserError, match=r"cannot be written \(No space left"):
-        Journal(path, {}).begin(None)
+        journal.begin()
+    journal.close()
 
 
 STATEFUL = ["zenith", "sgd", "dowg", "l4", "gen", "prodigy", "cocob", "schedule-free"]

@@ -107,9 +107,27 @@ def test_a_run_that_cannot_be_made_does_not_end_the_others(tmp_path, capsys, mon
     assert finished == {"zenith", "sgd-cosine"}
 
 
-def test_an_unknown_study_is_one_line(tmp_path, capsys):
-    assert main(["study", "table9", "--out", str(tmp_path)]) == 2
-    assert "`study` must be one of table1, table3, figure3a" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["table9"], "`study` must be one of table1, table3, figure3a"),
+        (["table4", "--tasks", "digits"], "`--tasks` must be of desk-b, got 'digits'"),
+        (["table4", "--device", "cuda"], "`--device` must be cpu: torch finds no GPU here"),
+    ],
+)
+def test_what_a_study_cannot_do_is_one_line(tmp_path, capsys, monkeypatch, arguments, complaint):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert main(["study", *arguments, "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"experiments: error: {complaint}")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_task_without_data_is_one_line_for_all_its_runs(tmp_path, capsys):
+    arguments = ["study", "momentum", "--tasks", "desk-b", "--seeds", "1"]
+    assert main([*arguments, "--data", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
+    stderr = capsys.readouterr().err
+    assert "desk-b/zenith,lr=0.02,momentum=0.9/seed-0 and 2 more runs: " in stderr
+    assert "holds no finished run" in stderr.splitlines()[-1]
 
 
 def reported(folder, name="momentum"):
