@@ -29,17 +29,12 @@ from experiments.report.panels import (
 )
 from experiments.report.sections import Column, Section
 from experiments.report.statistics import profile
+from experiments.report.stops import horizon
 from experiments.report.style import rendered
 from experiments.report.sweeps import flatness, landscape, sharpness, swept
 
 __all__ = ["FIGURES", "Drawn", "picture"]
 
-STOPPED = {
-    "test_accuracy": "as it is",
-    "cooldown_accuracy": "after a cooldown",
-    "averaged_accuracy": "averaged",
-    "cooldown_averaged_accuracy": "averaged, after a cooldown",
-}
 FACTORS = np.geomspace(1, 16, 200)
 _SIZES = {"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10}
 
@@ -90,20 +85,6 @@ def noise(section: Section) -> Figure:
     return _over_steps(section, "evals", "noise_share", "share of noise")
 
 
-def horizon(section: Section) -> Figure:
-    """The accuracy when stopped at any part of the run: as it is, averaged, after a cooldown."""
-    figure, grid = panels(len(section.columns), len(STOPPED))
-    for across, column in zip(grid, section.columns, strict=True):
-        for axes, (measure, how) in zip(across, STOPPED.items(), strict=True):
-            titled(axes, f"{column.title}, {how}", "stopped at % of the run", "test accuracy, %")
-            for name, runs in column.runs.items():
-                shared = {seed: _shared(run) for seed, run in runs.items()}
-                style = look(name, column.runs) | {"marker": "."}
-                plot(axes, series(shared, "evals", measure, "share"), **style)
-        zoomed(*across)
-    return figure
-
-
 def profiles(section: Section) -> Figure:
     """The performance profiles of the way to the target of each task, of those that have them all.
 
@@ -136,12 +117,6 @@ def _full(run: Records) -> list[Record]:
     return [line for line in run.steps if line.get("zenith")]
 
 
-def _shared(run: Records) -> Records:
-    """The run with the share of it that lies before each evaluation, in percent."""
-    whole = run.header["segments"]
-    return run._replace(evals=[at | {"share": 100 * at["segment"] / whole} for at in run.evals])
-
-
 def _way(column: Column, row: str, field: str) -> float:
     """The median over the seeds, of steps or seconds."""
     target = column.target or 0.0
@@ -170,6 +145,10 @@ FIGURES: Mapping[str, Drawn] = {
         "On what share of the tasks the target is reached at so many times the fastest",
         profiles,
     ),
-    "horizon": Drawn("Accuracy when stopped at a part of the run", horizon),
+    "horizon": Drawn(
+        "Accuracy when stopped at a part of the run; one after a cooldown stands where that ends, "
+        "a tenth of the run after it began, and that of a schedule planned for the stop in each",
+        horizon,
+    ),
     "noise": Drawn("The share of noise in the norm of a batch's gradient", noise),
 }

@@ -23,6 +23,7 @@ __all__ = [
     "main_measure",
     "moment",
     "reach",
+    "valued",
 ]
 
 TAIL = 4  # the headline is over the last of so many equal parts: the last 5 of 20 evaluations
@@ -75,7 +76,7 @@ def chosen(run: Records, name: str = "test_accuracy") -> float | None:
         lines = [line for line in run.evals if line.get(by) is not None]
         if lines:
             sign = -1 if lower_is_better(by) else 1
-            return next(iter(_values(run, [max(lines, key=lambda at: sign * at[by])], name)), None)
+            return valued(run, [max(lines, key=lambda at: sign * at[by])], name)
     return None
 
 
@@ -85,9 +86,15 @@ def best(run: Records, name: str = "test_accuracy") -> float | None:
     return (min if lower_is_better(name) else max)(values, default=None)
 
 
+def valued(run: Records, lines: Sequence[Record], name: str) -> float | None:
+    """Return a measure in the first of those lines that has it; None where none has."""
+    return next(iter(_values(run, lines, name)), None)
+
+
 def final_loss(run: Records) -> float:
     """Return the mean training loss over the last segment."""
-    return next(iter(_values(run, run.evals[-1:], "train_loss")), inf)
+    loss = valued(run, run.evals[-1:], "train_loss")
+    return inf if loss is None else loss
 
 
 def reach(run: Records, target: float, name: str = "train_loss") -> Reach:

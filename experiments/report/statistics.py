@@ -9,7 +9,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-__all__ = ["MARGIN", "Effect", "effect", "holm", "powerless", "profile", "ranks", "verdict"]
+__all__ = [
+    "MARGIN",
+    "Effect",
+    "effect",
+    "holm",
+    "powerless",
+    "profile",
+    "ranks",
+    "shown",
+    "verdict",
+]
 
 MARGIN = 0.2  # points of accuracy: less makes no difference
 LEVEL = 0.05
@@ -45,6 +55,17 @@ def effect(differences: Sequence[float], margin: float = MARGIN) -> Effect:
     (low, high), (lower, upper) = _interval(found, 0.95), _interval(found, 0.90)
     equivalent = -margin < lower and upper < margin
     return Effect(len(found), float(found.mean()), low, high, _flipped(found), equivalent)
+
+
+def shown(found: Effect) -> str:
+    """Return the mean difference with its interval, where it has one.
+
+    Examples:
+        >>> shown(effect([0.1]))
+        '+0.10'
+    """
+    interval = "" if math.isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
+    return f"{found.mean:+.2f}{interval}"
 
 
 def _flipped(values: NDArray[np.float64]) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.errors import explained
-from experiments.report import account, tables
+from experiments.report import account, stops, tables
 from experiments.report.figures import FIGURES, picture
 from experiments.report.found import gathered
 from experiments.report.sections import Section, sections
@@ -18,6 +18,8 @@ TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "table4": ("Accuracy and time, beside the paper's table 4", tables.table4),
     "comparison": ("Accuracy and time", tables.comparison),
     "lead": ("How far ZENITH is ahead of each, and what a test says of it", tables.lead),
+    "stops": ("Accuracy when stopped at a part of the run", stops.stops),
+    "shares": ("The share of noise in the norm of a batch's gradient", stops.shares),
     "details": ("All measures", account.details),
     "settings": ("All settings", account.settings),
 }

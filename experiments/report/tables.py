@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from math import inf, isinf, isnan
+from math import inf, isinf
 from statistics import fmean, median
 
 from experiments.markdown import grid
@@ -12,7 +12,17 @@ from experiments.report import paper
 from experiments.report.cells import called, duration, headlines, noted, spread, unit
 from experiments.report.measures import collapse, lower_is_better, reach
 from experiments.report.sections import Column, Section, parsed, title
-from experiments.report.statistics import MARGIN, Effect, effect, holm, powerless, ranks, verdict
+from experiments.report.statistics import (
+    MARGIN,
+    Effect,
+    effect,
+    holm,
+    powerless,
+    ranks,
+    shown,
+    verdict,
+)
+from experiments.report.stops import planned
 from experiments.report.summary import label
 
 __all__ = ["comparison", "lead", "table3", "table4"]
@@ -21,7 +31,7 @@ _NOTE = """
 The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
 and the median time of training, without evaluation, to the first evaluation that is as good. Bold
 is the best mean. A run that diverged counts with what guessing gives. † knows before its first step
-how long the run is.
+how long the run is. Runs that were planned to be shorter than the others have no rank and no bold.
 """
 _LEAD_NOTE = """
 The mean of the differences over the seeds that both have, positive where ZENITH is better, its 95 %
@@ -51,13 +61,15 @@ def comparison(section: Section, printed: paper.Table | None = None) -> str:
     """
     columns, beside = section.columns, _beside(section, printed or {})
     scores = {row: [_score(column, row) for column in columns] for row in section.rows}
-    tops = [max(own) for own in zip(*scores.values(), strict=True)]
-    places = ranks({row: own for row, own in scores.items() if -inf not in own})
+    shorter = {row for row in scores if any(planned(column, row) for column in columns)}
+    ranked = {row: own for row, own in scores.items() if row not in shorter}
+    tops = [max(own) for own in zip(*(ranked or scores).values(), strict=True)]
+    places = ranks({row: own for row, own in ranked.items() if -inf not in own})
     rows = [
         [
             called(row),
             *(
-                _cell(column, row, section.seeds, bold=score == top)
+                _cell(column, row, section.seeds, bold=row not in shorter and score == top)
                 for column, score, top in zip(columns, own, tops, strict=True)
             ),
             f"{places[row]:.1f}" if row in places else "-",
@@ -161,5 +173,4 @@ def _effect(column: Column, base: str, row: str) -> Effect | None:
 
 
 def _verdict(found: Effect, p: float) -> str:
-    interval = "" if isnan(found.low) else f" [{found.low:+.2f}, {found.high:+.2f}]"
-    return f"{found.mean:+.2f}{interval}, p {found.p:.2g}, Holm {p:.2g}: {verdict(found, p)}"
+    return f"{shown(found)}, p {found.p:.2g}, Holm {p:.2g}: {verdict(found, p)}"

@@ -68,6 +68,12 @@ def trained(accuracy=(90.0,), loss=(0.5,), outcome="finished", steps=(), measure
     return Records(header(segments=20, **{"classes": 10} | question), lines, evals, outcome)
 
 
+def sized(epochs, accuracy, **others):
+    """The records of a run that was planned for so many of those 20 evaluations, an epoch each."""
+    run = trained(accuracy, sized={"epochs": epochs}, **others)
+    return run._replace(header=run.header | {"segments": epochs}, evals=run.evals[:epochs])
+
+
 def write(folder: Path, *runs: Records) -> Path:
     """Write runs where they belong; return the folder."""
     for run in runs:

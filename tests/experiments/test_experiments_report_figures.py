@@ -4,7 +4,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from _report import trained
+from _report import sized, trained
 from matplotlib.image import imread
 
 from experiments.optimizers import BLOCKS
@@ -139,11 +139,18 @@ def test_zenith_over_an_option(name, option, default, other):
 
 def test_stopped_at_any_time():
     as_it_is, cooled, averaged, _ = lines(
-        "horizon", trained(RISING, measures={"cooldown_accuracy": [None, 50.0]})
+        "horizon",
+        trained(RISING, measures={"cooldown_accuracy": [None, 50.0]}),
+        trained([60.0], optimizer="sgd-cosine"),
+        sized(5, [7.0, 30.0], optimizer="sgd-cosine"),  # of the 20 epochs of the others
+        sized(10, [40.0], optimizer="sgd-cosine"),
     )
     assert as_it_is["ZENITH"] == ([5 * y for y in RISING], RISING)
-    assert cooled["ZENITH"] == ([5 * y for y in RISING[1:]], [50.0] * 19)
-    assert averaged == {}
+    assert cooled["ZENITH"] == ([10 + 5 * y for y in RISING[1:]], [50.0] * 19)  # a tenth later
+    line = "SGD + cosine, planned for each stop"
+    assert as_it_is.keys() == {"ZENITH", "SGD + cosine", line}
+    assert as_it_is[line] == cooled[line] == ([25.0, 50.0, 100.0], [30.0, 40.0, 60.0])
+    assert averaged.keys() == {line}
 
 
 def test_the_profile_is_of_those_with_a_run_on_every_task():

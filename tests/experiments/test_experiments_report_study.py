@@ -4,12 +4,12 @@ import gzip
 from itertools import pairwise
 
 import pytest
-from _report import trained, write
+from _report import sized, trained, write
 
 from experiments.errors import UserError
 from experiments.optimizers import BLOCKS, OPTIMIZERS
 from experiments.question import Question
-from experiments.report import account, paper, tables
+from experiments.report import account, paper, stops, tables
 from experiments.report.found import gathered
 from experiments.report.sections import named, parsed, sections
 from experiments.report.study import study_report
@@ -69,6 +69,65 @@ def test_the_comparison_by_hand(tmp_path):
         "DoG": "-",
         "L4": "5.5",
         "SGD + cosine †": "3.0",
+    }
+
+
+def test_what_is_planned_to_be_shorter_has_no_rank(tmp_path):
+    runs = [*runs_of("zenith", 80.0), *runs_of("sgd-cosine", 70.0)]
+    runs.append(sized(10, [90.0], optimizer="sgd-cosine"))
+    names = ["zenith", "sgd-cosine", "sgd-cosine,epochs=10"]
+    (section,) = sections_of(tmp_path, runs, {"digits": names})
+    found = {row: [*line.values()][1:] for row, line in cells(tables.comparison(section)).items()}
+    assert found == {
+        "ZENITH": ["**80.00** (1.0 s)", "1.0"],
+        "SGD + cosine †": ["70.00 (1.0 s)", "2.0"],
+        "SGD + cosine, epochs=10 †": ["90.00 (1.0 s)", "-"],
+    }
+    assert not stops.planned(section.columns[0], "sgd-cosine")
+
+
+def test_the_stops_by_hand(tmp_path):
+    def rising(top, **others):
+        return trained([top * e / 20 for e in range(1, 21)], **others)
+
+    cooled = {"cooldown_accuracy": [None] * 5 + [50.0, 60.0, 70.0]}  # from 40 % on 70
+    runs = [
+        *(rising(80.0 + seed, seed=seed, measures=cooled) for seed in (0, 20)),
+        *(rising(60.0, optimizer="sgd-cosine", seed=seed) for seed in (0, 20)),
+        *(sized(12, [40.0 + seed], optimizer="sgd-cosine", seed=seed) for seed in (0, 20)),
+    ]
+    names = ["zenith", "sgd-cosine", "sgd-cosine,epochs=12"]
+    (section,) = sections_of(tmp_path, runs, {"digits": names})
+    _, _, *lines = stops.stops(section).split("\n\n")[0].splitlines()
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    # Student's t of one degree is 12.7062; the mean of 8 and -0 is 4, its deviation 4.
+    plan = "SGD + cosine, planned for each stop"
+    assert [row[:2] for row in found] == [
+        ["ZENITH", "as it is"],
+        ["ZENITH", "after a cooldown"],
+        ["SGD + cosine", "as it is"],
+        [plan, "as it is"],
+        ["ZENITH against it", "as it is"],
+        ["ZENITH against it", "after a cooldown"],
+    ]
+    assert found[0][2:] == [
+        *("18.00 ± 2.83", "36.00 ± 5.66", "54.00 ± 8.49", "72.00 ± 11.31", "90.00 ± 14.14")
+    ]
+    assert found[1][4:] == ["70.00 ± 0.00"] * 3  # begun at 50, 70 and 90 %
+    assert found[3][2:] == ["-", "-", "50.00 ± 14.14", "-", "60.00 ± 0.00"]
+    assert found[4][2:] == ["-", "-", "+4.00 [-46.82, +54.82]", "-", "+30.00 [-97.06, +157.06]"]
+    assert found[5][4] == "+20.00 [-107.06, +147.06]"
+
+
+def test_the_shares_of_noise_by_hand(tmp_path):
+    runs = [trained(optimizer=name, seed=seed) for name in ("zenith", "sgd") for seed in (0, 1)]
+    for run in runs[:3]:
+        for segment in (3, 20):
+            run.evals[segment - 1]["noise_share"] = 0.5 + run.header["seed"] / 4
+    (section,) = sections_of(tmp_path, runs, {"digits": ["zenith", "sgd"]})
+    assert cells(stops.shares(section)) == {
+        "ZENITH": {"digits": "ZENITH", "15 %": "0.625 ± 0.177", "100 %": "0.625 ± 0.177"},
+        "SGD": {"digits": "SGD", "15 %": "-", "100 %": "-"},
     }
 
 
