@@ -11,8 +11,9 @@ run goes on as it would have without. Its measures stand in the `eval` line.
   weights;
 - `noise`, at each eighth of the run: `noise_share` and `gradient_norm`, of the norms of the batches
   and of the full gradient;
-- `sharpness`, at the last evaluation, and where the training loss is first below 0.1 and 0.03: the
-  top eigenvalue of the Hessian.
+- `sharpness`, at the last evaluation, and where the training loss is first below each of five
+  levels from 0.3 to 0.02: the top eigenvalue of the Hessian, and `sharpness_loss`, the loss at the
+  same weights on the same examples.
 """
 
 from collections.abc import Callable, Iterable, Mapping

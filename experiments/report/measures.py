@@ -5,7 +5,8 @@ and never at any target. What is expected is a run that has ended.
 """
 
 from collections.abc import Sequence
-from math import inf
+from itertools import pairwise
+from math import inf, log
 from statistics import fmean
 from typing import NamedTuple
 
@@ -115,7 +116,9 @@ def moment(run: Records, name: str, loss: float | None = None) -> Record | None:
     Args:
         run: that has ended.
         name: of the measure.
-        loss: the first whose training loss is no higher; by default the last.
+        loss: of the weights themselves (`NAME_loss`, not the mean over a segment): what lies there,
+            on lines over the logarithm of the loss, between the last evaluation with the measure
+            before that loss is first reached and the one after; by default the last evaluation.
 
     Returns:
         The line, or None where there is none; and none of a run that diverged.
@@ -125,9 +128,24 @@ def moment(run: Records, name: str, loss: float | None = None) -> Record | None:
         return None
     if loss is None:
         return lines[-1]
-    return next(
-        (at for at in lines if at["train_loss"] is not None and at["train_loss"] <= loss), None
-    )
+    lines = [line for line in lines if line.get(f"{name}_loss") is not None]
+    for above, below in pairwise(lines):
+        if above[f"{name}_loss"] > loss >= below[f"{name}_loss"]:
+            return _between(above, below, f"{name}_loss", loss)
+    return None
+
+
+def _between(above: Record, below: Record, by: str, loss: float) -> Record:
+    """All numbers of two lines where the loss `by`, on its logarithm, is this one between them."""
+    if below[by] <= 0:  # a loss that came out as 0 has no logarithm
+        return below
+    share = log(above[by] / loss) / log(above[by] / below[by])
+    numbers = [name for name in above if _number(above[name]) and _number(below.get(name))]
+    return {name: above[name] + share * (below[name] - above[name]) for name in numbers}
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float)
 
 
 def collapse(run: Records) -> str:

@@ -64,7 +64,8 @@ def horizon(section: Section) -> Figure:
                 style = look(row, column.runs) | {"marker": "."}
                 plot(panel, series(there, "evals", measure, "stop"), **style)
             for name, ends in _plans(column).items():
-                style = look([*ends.values()][0], [*ends.values(), *rows])
+                first = next(iter(ends.values()))
+                style = look(first, [*rows, first])
                 plot(panel, _ends(column, ends), **style | {"marker": "s", "label": _called(name)})
         zoomed(*across)
     return figure
@@ -128,7 +129,7 @@ def _whole(column: Column) -> float:
     """The epochs of the longest run of a task, as far as its records and names go."""
     every = [run.header for own in column.runs.values() for run in own.values()]
     names = [float(parsed(row)[1].get("epochs", 0)) for row in column.runs]
-    return max([*names, *(header["epochs"] * header["segments"] for header in every)])
+    return float(max([*names, *(header["epochs"] * header["segments"] for header in every)]))
 
 
 def _share(column: Column, at: Record) -> float:

@@ -30,6 +30,7 @@ from experiments.report.style import shades
 
 __all__ = ["flatness", "landscape", "sharpness", "swept"]
 
+# The loss is that of the weights at which the sharpness is taken, on the probe's own examples.
 MOMENTS = {None: "at the end", 0.1: "at a training loss of 0.1", 0.03: "at a training loss of 0.03"}
 
 

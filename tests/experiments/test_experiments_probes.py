@@ -85,7 +85,7 @@ def test_a_run_that_is_resumed_measures_the_same(name, tmp_path):
 
 
 def test_each_probe_is_due_at_its_points(tmp_path, monkeypatch):
-    monkeypatch.setattr(probes.landscape, "LOSSES", (2.2, 1.9))
+    monkeypatch.setattr(probes.landscape, "LEVELS", (2.2, 1.9))
     path = trained(Question("sgd", probes=ALL), tmp_path, segments=20)[1]
     evals = read(path).evals
 
@@ -97,7 +97,7 @@ def test_each_probe_is_due_at_its_points(tmp_path, monkeypatch):
     assert at("noise_share") == at("gradient_norm") == [3, 5, 8, 10, 13, 15, 18, 20]
     assert at("line_0.0") == [20]
     below = [next(e["segment"] for e in evals if e["train_loss"] < loss) for loss in (2.2, 1.9)]
-    assert at("sharpness") == sorted({*below, 20})
+    assert at("sharpness") == at("sharpness_loss") == sorted({*below, 20})
     assert len(at("sharpness")) == 3
 
 
@@ -214,6 +214,14 @@ def test_sharpness_is_the_top_eigenvalue():
         run.model.weight.fill_(math.nan)
     found = probes.landscape.top_eigenvalue(run.task, run.model, batches)
     assert found == pytest.approx(7.0)  # a quadratic has one Hessian, wherever
+
+
+def test_sharpness_comes_with_the_loss_of_the_weights_it_is_taken_at():
+    run = Run(Bowl(), Question("sgd", probes=("sharpness",)))
+    run.segment, run.train_losses = 1, [0.5]  # whatever the mean of the segment is
+    found = probes.measured(run)
+    assert found["sharpness_loss"] == (0.5 * 9 + 7 * 16 + 2 * 1 + 4) / 2
+    assert found["sharpness"] == pytest.approx(7.0)
 
 
 def test_sharpness_of_a_classifier_is_that_of_its_whole_hessian():

@@ -73,7 +73,7 @@ def test_sharpness_over_the_rate_at_the_end_and_at_equal_loss():
             loss,
             optimizer="sgd",
             options=options,
-            measures={"sharpness": sharpness},
+            measures={"sharpness": sharpness, "sharpness_loss": loss},
             **others,
         )
 
@@ -86,7 +86,8 @@ def test_sharpness_over_the_rate_at_the_end_and_at_equal_loss():
     )
     assert len(grid) == 6
     assert above == {"digits": ([0.1, 0.5], [7.0, 2.0])}
-    assert grid[1] == {"digits": ([0.1, 0.5], [8.0, 2.0])}  # at a loss of 0.1
+    # At a loss of 0.1: of the way from 0.2 to 0.08 that is log 2 / log 2.5 = 0.756471.
+    assert grid[1] == {"digits": ([0.1, 0.5], [8.0, 2.243529])}
     assert grid[2] == {"digits": ([0.1], [7.0])}  # only the lower rate comes to 0.03
     assert grid[3] == {"digits": ([0.1, 0.5], [100.0, 62.5])}
     assert grid[4] == {"digits": ([0.1, 0.5], [100.0, 83.333333])}  # 50 of 60
@@ -95,7 +96,11 @@ def test_sharpness_over_the_rate_at_the_end_and_at_equal_loss():
 
 def test_accuracy_over_sharpness():
     runs = [
-        trained([accuracy], LOSSES, optimizer=name, measures={"sharpness": [sharpness]})
+        trained(
+            [accuracy],
+            optimizer=name,
+            measures={"sharpness": [sharpness], "sharpness_loss": LOSSES},
+        )
         for name, accuracy, sharpness in (
             ("zenith", 90.0, 1.0),
             ("sgd", 80.0, 5.0),

@@ -67,10 +67,16 @@ def test_what_a_run_is_judged_by():
 
 
 def test_a_measure_that_few_evaluations_have():
-    run = trained(RISING, loss=[0.5, 0.3, 0.1])
-    for line in run.evals[1::3]:
-        line["sharpness"] = 10.0 * line["segment"]
-    assert measures.moment(run, "sharpness")["segment"] == 20
-    assert measures.moment(run, "sharpness", 0.3)["sharpness"] == 20.0
-    assert measures.moment(run, "sharpness", 0.1)["segment"] == 5
-    assert measures.moment(run, "sharpness", 0.01) is None
+    run = trained(RISING, loss=[0.05])  # the means of the segments tell nothing of the weights
+    for line, loss in zip(run.evals[1::3], (0.4, 0.2, 0.05, 0.2, 0.025, None), strict=False):
+        line |= {"sharpness": 10.0 * line["segment"], "sharpness_loss": loss}
+    assert measures.moment(run, "sharpness")["segment"] == 17
+    # Of the way from log 0.2, at segment 5, to log 0.05, at 8, half is log 0.1.
+    at = measures.moment(run, "sharpness", 0.1)
+    assert (at["sharpness"], at["test_accuracy"], at["step"]) == pytest.approx((65.0, 6.5, 32.5))
+    assert measures.moment(run, "sharpness", 0.05)["sharpness"] == pytest.approx(80.0)
+    late = measures.moment(run, "sharpness", 0.2 / 2**2.5)["sharpness"]  # from 11 to 14
+    assert late == pytest.approx(110 + 30 * 2.5 / 3)
+    assert measures.moment(run, "sharpness", 0.4) is None  # nothing before it
+    assert measures.moment(run, "sharpness", 0.02) is None  # never reached
+    assert measures.moment(trained(measures={"sharpness": [1.0]}), "sharpness", 0.1) is None
