@@ -46,7 +46,8 @@ def study_report(
         folder: of the records, `TASK/NAME/seed-N.jsonl[.gz]`; runs under way are left out.
         out: where to write.
         parts: what to show, in this order: names of `TABLES` and of `FIGURES`.
-        seeds: how many runs there should be of each name; by default as many as any has.
+        seeds: how many runs there should be of each name, those of seeds 0, 1, ...; by default as
+            many as any has.
         best_rate: the optimizers with a row at the best of their rates; see `sections`.
         apart: never compare block A with block B; False where the study is about just that.
 
@@ -55,7 +56,7 @@ def study_report(
             folder of another, the runs of a task are not of one question, or nothing can be
             written.
     """
-    tasks = gathered(folder, rows)
+    tasks = gathered(folder, rows, seeds)
     count = seeds or max(len(own) for runs in tasks.values() for own in runs.values())
     found = sections(tasks, count, best_rate, apart)
     with explained(f"{out}: cannot be written"):

@@ -1,7 +1,7 @@
 """The tables of a study in the paper's form, and what the tests say: in Markdown."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf, isinf
 from statistics import fmean, median
 
@@ -13,6 +13,9 @@ from experiments.report.cells import called, duration, headlines, noted, spread,
 from experiments.report.measures import collapse, lower_is_better, reach
 from experiments.report.sections import Column, Section, parsed, title
 from experiments.report.statistics import (
+    DRAWN,
+    EXACT,
+    LEAST,
     MARGIN,
     Effect,
     effect,
@@ -34,10 +37,15 @@ is the best mean. A run that diverged counts with what guessing gives. † knows
 how long the run is. Runs that were planned to be shorter than the others have no rank and no bold.
 """
 _LEAD_NOTE = """
-The mean of the differences over the seeds that both have, positive where ZENITH is better, its 95 %
-interval, p of the exact paired test (all flips of signs), the same after Holm over the {} of this
-table, and what becomes of the claim that ZENITH is better at 0.05: *equivalent* where the 90 %
-interval is within ±{} points of accuracy. {}
+The mean of the differences over the seeds that both have, positive where ZENITH is better, and its
+95 % interval. Of fewer than {least} seeds no test is made; there is no verdict (-) where each run
+of one of the two has learnt nothing (diverged, or at chance).
+"""
+_TESTED = """
+p is that of the paired test {flips}, then the same after Holm over the {tests} of this table, and
+what becomes of the claim that ZENITH is better at 0.05: *equivalent* where two one-sided tests,
+with a Holm of their own over the {tests}, show a difference of less than {margin} points of
+accuracy. {powerless}
 """
 
 
@@ -89,14 +97,17 @@ def lead(section: Section) -> str:
         return "No run of ZENITH has one to be compared with."
     keys = [(row, column) for row in others for column in section.columns]
     found = [_effect(column, base, row) for row, column in keys]
-    adjusted = iter(holm([each.p for each in found if each]))
-    cells = [_verdict(each, next(adjusted)) if each else "-" for each in found]
+    lost = [_collapses(column, base) or _collapses(column, row) for row, column in keys]
+    tested = [each for each, no in zip(found, lost, strict=True) if each and _testable(each, no)]
+    adjusted = iter(_adjusted(tested))
+    cells = [
+        _verdict(each, next(adjusted) if _testable(each, no) else None, no) if each else "-"
+        for each, no in zip(found, lost, strict=True)
+    ]
     width = len(section.columns)
     rows = [[called(row), *cells[i * width : (i + 1) * width]] for i, row in enumerate(others)]
     head = [f"{label(base)} against", *(column.title for column in section.columns)]
-    pairs = [each.pairs for each in found if each]
-    note = _LEAD_NOTE.format(len(pairs), MARGIN, powerless(min(pairs, default=0), len(pairs)))
-    return noted(grid(head, rows), note)
+    return noted(grid(head, rows), _LEAD_NOTE.format(least=LEAST) + _tests(tested))
 
 
 def _beside(section: Section, printed: paper.Table) -> dict[str, dict[str, str]]:
@@ -172,5 +183,40 @@ def _effect(column: Column, base: str, row: str) -> Effect | None:
     return effect(differences, margin) if differences else None
 
 
-def _verdict(found: Effect, p: float) -> str:
-    return f"{shown(found)}, p {found.p:.2g}, Holm {p:.2g}: {verdict(found, p)}"
+def _collapses(column: Column, row: str) -> bool:
+    """Whether no run of it has learnt anything."""
+    runs = column.runs.get(row, {})
+    return bool(runs) and all(map(collapse, runs.values()))
+
+
+def _testable(found: Effect, lost: bool) -> bool:
+    return found.pairs >= LEAST and not lost
+
+
+def _adjusted(tested: Sequence[Effect]) -> Iterable[tuple[float, float]]:
+    """Both p-values of each, after Holm."""
+    ps, equivalent = ([each.p for each in tested], [each.p_equivalent for each in tested])
+    return zip(holm(ps), holm(equivalent), strict=True)
+
+
+def _tests(tested: Sequence[Effect]) -> str:
+    """What the note says of the tests, if there are any."""
+    pairs, tests = [each.pairs for each in tested], len(tested)
+    if not pairs:
+        return ""
+    drawn = f"of all flips of signs, above {EXACT} seeds of {DRAWN:,} drawn by a fixed generator"
+    return _TESTED.format(
+        flips=drawn if max(pairs) > EXACT else "of all flips of signs",
+        tests=tests,
+        margin=MARGIN,
+        powerless=powerless(min(pairs), tests),
+    )
+
+
+def _verdict(found: Effect, adjusted: tuple[float, float] | None, lost: bool) -> str:
+    if adjusted is None:
+        few = f"{found.pairs} seed{'s' if found.pairs > 1 else ''}: no test"
+        return f"{shown(found)}: {'-' if lost else few}"
+    p, equivalent = adjusted
+    says = verdict(found, p, equivalent)
+    return f"{shown(found)}, p {found.p:.2g}, Holm {p:.2g}: {says}"

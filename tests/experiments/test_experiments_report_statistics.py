@@ -8,6 +8,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
 from experiments.report.statistics import (
+    DRAWN,
     MARGIN,
     Effect,
     effect,
@@ -32,10 +33,11 @@ def test_an_effect_by_hand():
 
 
 def test_effects_without_spread_or_number():
+    assert effect([0.25] * 6).p_equivalent == 1.0
     assert effect([0.1] * 6)[:5] == pytest.approx((6, 0.1, 0.1, 0.1, 2 / 64))
-    assert effect([0.0] * 6) == Effect(6, 0.0, 0.0, 0.0, 1.0, True)
+    assert effect([0.0] * 6) == Effect(6, 0.0, 0.0, 0.0, 1.0, 0.0)
     one = effect([0.1])
-    assert (one.pairs, one.p, isnan(one.low), one.equivalent) == (1, 1.0, True, False)
+    assert (one.pairs, one.p, isnan(one.low), one.p_equivalent) == (1, 1.0, True, 1.0)
     infinite = effect([inf, 1.0])
     assert (infinite.mean, infinite.p, isnan(infinite.low)) == (inf, 1.0, True)
 
@@ -44,7 +46,21 @@ def test_effects_without_spread_or_number():
 def test_equivalence_is_that_of_two_one_sided_tests(mean):
     differences = mean + 0.1 * RANDOM.normal(size=8)
     p = ttost_paired(differences, np.zeros(8), -MARGIN, MARGIN)[0]
-    assert effect(differences).equivalent == (p < 0.05)
+    assert effect(differences).p_equivalent == pytest.approx(p, rel=1e-9)
+
+
+def test_above_14_pairs_flips_are_drawn_the_same_ones_each_time():
+    # Of 20 equal ones all flips come to 2 / 2^20, of those that are drawn none is as far.
+    assert effect([1.0] * 14).p == 2 / 2**14
+    assert effect([1.0] * 20).p == 2 / 2**15
+    differences = RANDOM.normal(0.4, size=20)
+    assert effect(differences).p == effect(differences).p
+    # The exact one, over every sum of 20 numbers with signs.
+    sums = np.zeros(1)
+    for each in differences:
+        sums = np.concatenate([sums - each, sums + each])
+    exact = np.mean(np.abs(sums) >= abs(differences.sum()) - 1e-9)
+    assert effect(differences).p == pytest.approx(exact, abs=5 * np.sqrt(exact / DRAWN))
 
 
 def test_holm():
@@ -55,11 +71,12 @@ def test_holm():
 
 
 def test_verdicts():
-    ahead, close = Effect(10, 1.0, 0.5, 1.5, 0.01, False), Effect(10, -0.1, -0.2, 0.0, 0.01, True)
-    assert [verdict(ahead, p) for p in (0.01, 0.05)] == ["held", "not shown"]
-    assert verdict(ahead._replace(mean=-1.0), 0.01) == "contradicted here"
-    assert verdict(close, 0.5) == "equivalent"
-    assert verdict(close, 0.01) == "contradicted here, by less than the margin"
+    ahead, behind = Effect(10, 1.0, 0.5, 1.5, 0.01, 1.0), Effect(10, -0.1, -0.2, 0.0, 0.01, 0.01)
+    assert [verdict(ahead, p, 1.0) for p in (0.01, 0.05)] == ["held", "not shown"]
+    assert verdict(behind, 0.01, 0.05) == "contradicted here"
+    assert verdict(behind, 0.5, 0.01) == "equivalent"
+    assert verdict(behind, 0.5, 0.05) == "not shown"  # 0.01, before Holm
+    assert verdict(behind, 0.01, 0.01) == "contradicted here, by less than the margin"
 
 
 def test_what_no_test_can_reach():

@@ -151,18 +151,45 @@ def test_the_lead_by_hand(tmp_path):
     (section,) = sections_of(tmp_path, runs, rows)
     text = tables.lead(section)
     assert {row: line["digits"] for row, line in cells(text).items()} == {
-        "SGD": "+3.50 [+1.54, +5.46], p 0.031, Holm 0.094: not shown",
+        "SGD": "+3.50 [+1.54, +5.46], p 0.031, Holm 0.062: not shown",
         "PAL": "+0.00 [-0.09, +0.09], p 1, Holm 1: equivalent",
-        "DoG": "-1.00, p 1, Holm 1: not shown",
+        "DoG": "-1.00: 1 seed: no test",
         "SPS": "-",
     }
-    assert "Holm over the 3 of this table" in text
-    assert text.endswith("the least p is 3 x 2 / 2^1 = 1; 7 can.")
+    assert "of all flips of signs, then the same after Holm over the 2 of this table" in text
+    assert text.endswith("the least p is 2 x 2 / 2^6 = 0.062; 7 can.")
     alone = section.columns[0]._replace(
         runs={row: own for row, own in section.columns[0].runs.items() if row in ("zenith", "sgd")}
     )
     held = cells(tables.lead(section._replace(columns=[alone])))["SGD"]["digits"]
     assert held == "+3.50 [+1.54, +5.46], p 0.031, Holm 0.031: held"
+
+
+def test_of_what_learnt_nothing_there_is_no_verdict(tmp_path):
+    runs = [
+        *runs_of("zenith", *[90.0] * 6),
+        *runs_of("sgd", *[10.0] * 6),
+        *runs_of("pal", *[10.0] * 5, 89.0),  # one of which did
+        *(trained(optimizer="dog", outcome="diverged", seed=seed) for seed in range(6)),
+    ]
+    (section,) = sections_of(tmp_path, runs, {"digits": ["zenith", "sgd", "pal", "dog"]})
+    found = {row: line["digits"] for row, line in cells(tables.lead(section)).items()}
+    assert found["SGD"] == found["DoG"] == "+80.00 [+80.00, +80.00]: -"
+    assert found["PAL"].endswith("p 0.031, Holm 0.031: held")
+    assert "Holm over the 1 of" in tables.lead(section)
+
+
+def test_equivalence_is_adjusted_over_the_table(tmp_path):
+    close = [90.0 + 0.1 * x for x in (-1, 1, -1, 1, -1, 3)]
+    runs = [*runs_of("zenith", *[90.0] * 6), *runs_of("sgd", *close), *runs_of("pal", *close)]
+    (section,) = sections_of(tmp_path, runs, {"digits": ["zenith", "sgd", "pal"]})
+    # Mean -0.0333, error 0.0667, so t is 2.5 of 5 degrees and p 0.027, after Holm 0.054.
+    (column,) = section.columns
+    alone = section._replace(
+        columns=[column._replace(runs={row: column.runs[row] for row in ("zenith", "sgd")})]
+    )
+    assert cells(tables.lead(alone))["SGD"]["digits"].endswith(": equivalent")
+    assert cells(tables.lead(section))["SGD"]["digits"].endswith(": not shown")
 
 
 def test_a_loss_is_better_where_it_is_lower(tmp_path):
@@ -177,9 +204,9 @@ def test_a_loss_is_better_where_it_is_lower(tmp_path):
     found = cells(tables.comparison(section))
     assert found["ZENITH"]["text, loss"] == "**1.50 ± 0.71** (1.0 s)"
     assert [line["mean rank"] for line in found.values()] == ["1.0", "2.0"]
-    # The margin is in points of accuracy, so that no loss is equivalent to another.
-    expected = "+0.10 [+0.10, +0.10], p 0.5, Holm 0.5: not shown"
-    assert cells(tables.lead(section))["SGD"]["text"] == expected
+    found = tables.lead(section)
+    assert cells(found)["SGD"]["text"] == "+0.10 [+0.10, +0.10]: 2 seeds: no test"
+    assert "Holm" not in found
 
 
 def test_blocks_are_never_compared(tmp_path):
@@ -349,6 +376,19 @@ def test_only_what_was_asked_for_and_has_ended_is_read(tmp_path, capsys):
     }
     path = tmp_path / "digits" / "sgd" / "seed-1.jsonl"
     assert capsys.readouterr().err == f"experiments: left out: {path}: not finished\n"
+
+
+def test_seeds_that_were_not_asked_for_are_left_out(tmp_path):
+    rows = {"digits": ["zenith", "sgd"]}
+    write(tmp_path, *runs_of("zenith", 90.0, 91.0, 10.0), *runs_of("sgd", 80.0, 81.0, 82.0))
+    study_report("table3", rows, tmp_path, tmp_path / "out", ["comparison"], seeds=2)
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "90.50 ± 0.71" in text
+    assert "80.50 ± 0.71" in text
+    assert "2 of" not in text
+    assert {*gathered(tmp_path, rows)["digits"]["sgd"]} == {0, 1, 2}
+    with pytest.raises(UserError, match="holds no finished run of digits"):
+        gathered(tmp_path, rows, seeds=0)
 
 
 def test_a_study_without_runs_or_with_a_run_in_the_wrong_folder(tmp_path):
