@@ -268,14 +268,14 @@ STUDIES = {
     "horizon": Study(
         "Stopped at any time",
         [(_stopped, _tasks(DESK))],
-        shown=("horizon", "comparison", "details"),
+        shown=("horizon", "stops", "comparison", "details"),
         probes=("average", "cooldown"),
     ),
     "noise": Study(
         "How much of the norm is noise",
         [(_batches, _tasks(("desk-a", "desk-c")))],
         seeds=3,
-        shown=("noise", "comparison", "details"),
+        shown=("noise", "shares", "comparison", "details"),
         probes=("noise",),
     ),
     "signals": Study(
