@@ -4,10 +4,9 @@ from collections.abc import Callable, Sequence
 from math import isinf
 from statistics import fmean, median, stdev
 
-from experiments.optimizers import OPTIMIZERS
 from experiments.report.measures import headline, lower_is_better
-from experiments.report.sections import Column, parsed
-from experiments.report.summary import label
+from experiments.report.sections import Column
+from experiments.report.summary import label, plans
 
 __all__ = ["called", "duration", "headlines", "noted", "spread", "typical", "unit"]
 
@@ -19,7 +18,7 @@ def noted(table: str, note: str) -> str:
 
 def called(row: str) -> str:
     """Return the label of an optimizer, with a mark if it knows the length of the run."""
-    return label(row) + (" †" if OPTIMIZERS[parsed(row)[0]].horizon else "")
+    return label(row) + (" †" if plans(row) else "")
 
 
 def unit(column: Column) -> str:

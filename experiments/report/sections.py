@@ -141,7 +141,7 @@ def _judged(runs: Runs) -> tuple[str, float | None]:
     evaluated = (run for own in runs.values() for run in own.values() if run.evals)
     first = next(evaluated, None)
     measure = main_measure(first) if first else "test_accuracy"
-    lasting = [run for run in runs.get("sgd", {}).values() if run.outcome == "finished"]
+    lasting = [run for run in runs.get("sgd", {}).values() if run.outcome != "diverged"]
     reached = [value for run in lasting if (value := headline(run, measure)) is not None]
     return measure, (max if lower_is_better(measure) else min)(reached, default=None)
 

@@ -11,15 +11,27 @@ from experiments.optimizers import OPTIMIZERS
 from experiments.question import Question
 from experiments.records import Record, Records, rounded
 
-__all__ = ["Runs", "grouped", "label", "overhead", "own_name", "place", "reference", "summarise"]
+__all__ = [
+    "Runs",
+    "grouped",
+    "label",
+    "late",
+    "overhead",
+    "own_name",
+    "place",
+    "plans",
+    "reference",
+    "summarise",
+]
 
 Runs = Mapping[str, Mapping[int, Records]]  # by the name of the optimizer, and the seed
 
 MEASURES = ("test_accuracy", "train_loss", "lr", "seconds")
+ENDS = ("diverged", "stopped")
 # What may differ between runs that stand in one table.
-_OWN = {"optimizer", "seed", "options", "l2", "hours", "log_every", "made", "parameters"}
+_OWN = {"optimizer", "seed", "options", "l2", "log_every", "made", "parameters"}
 _OWN |= {"sized", "amp", "probes"}
-_SIZES = {"steps", "epochs", "segments", "batch"}  # differ where a run was `sized`
+_SIZES = {"steps", "epochs", "segments", "batch", "hours"}  # differ where a run was `sized`
 
 
 def grouped(found: Mapping[Path, Records]) -> Runs:
@@ -73,6 +85,16 @@ def label(name: str) -> str:
     return ", ".join([OPTIMIZERS[slug].label, *options])
 
 
+def plans(name: str) -> bool:
+    """Whether an optimizer knows before its first step how long the run is."""
+    return OPTIMIZERS[name.partition(",")[0]].horizon
+
+
+def late(name: str, stopped: int, runs: int) -> str:
+    """Return a remark on runs whose hours ended before the steps of their plan, or ""."""
+    return f"out of time: {stopped} of {runs}" if stopped and plans(name) else ""
+
+
 def summarise(runs: Runs) -> dict[str, Any]:
     """Return what the records come to.
 
@@ -83,7 +105,8 @@ def summarise(runs: Runs) -> dict[str, Any]:
     Returns:
         `run` (what the headers have in common), `seeds` (those that count), `begun` (how many there
         are), `epochs` (the most that one of them has) and, for each of the `optimizers`, `runs`
-        (how many of those seeds it has), how many of them `diverged`, the `mean` and sample
+        (how many of those seeds it has), how many of them `diverged` or `stopped` (the hours ended
+        before the steps that were planned), the `mean` and sample
         standard deviation `std` (null for one seed) of each of `MEASURES`, and `overhead_percent`
         (the mean over the seeds of each quartile; null without `sgd` to compare with, trained in
         step with it). The mean of numbers one of which is null is null.
@@ -131,7 +154,7 @@ def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int) -> Record:
     overheads = [overhead(run, bases[seed]) for seed, run in timed.items() if seed in bases]
     return {
         "runs": len(found),
-        "diverged": sum(run.outcome == "diverged" for run in found.values()),
+        **{end: sum(run.outcome == end for run in found.values()) for end in ENDS},
         **{measure: _spread([each.get(measure) for each in last]) for measure in MEASURES},
         "overhead_percent": _quartiles([each for each in overheads if each]),
     }

@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from experiments.records import Record
-from experiments.report.summary import label, reference
+from experiments.report.summary import label, late, reference
 from experiments.terminal import console
 
 __all__ = ["cells", "headline", "show"]
@@ -60,6 +60,8 @@ def cells(name: str, row: Record, seeds: int, base: str | None = "sgd") -> tuple
         return (called, "missing", "-", "-", "-", "-")
     if row["runs"] < seeds:
         called += f" ({row['runs']} of {seeds} seeds)"
+    if said := late(name, row["stopped"], row["runs"]):
+        called += f" ({said})"
     return (
         called,
         _spread(row["test_accuracy"], ".2f"),

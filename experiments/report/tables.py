@@ -26,7 +26,7 @@ from experiments.report.statistics import (
     verdict,
 )
 from experiments.report.stops import planned
-from experiments.report.summary import label
+from experiments.report.summary import label, late
 
 __all__ = ["comparison", "lead", "table3", "table4"]
 
@@ -34,7 +34,8 @@ _NOTE = """
 The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
 and the median time of training, without evaluation, to the first evaluation that is as good. Bold
 is the best mean. A run that diverged counts with what guessing gives. † knows before its first step
-how long the run is. Runs that were planned to be shorter than the others have no rank and no bold.
+how long the run is; *out of time* are runs of it whose hours ended before the steps of its plan.
+What was planned to be shorter than the other runs of a task has no rank and is never bold.
 """
 _LEAD_NOTE = """
 The mean of the differences over the seeds that both have, positive where ZENITH is better, and its
@@ -148,7 +149,8 @@ def _cell(column: Column, row: str, seeds: int, bold: bool) -> str:
         reach(runs[seed], value, column.measure).seconds
         for seed, value in headlines(column, row).items()
     ]
-    remarks = _collapsed(runs.values()) + _partial(len(values), seeds) + _rate(row, runs)
+    remarks = [*_collapsed(runs.values()), *_partial(len(values), seeds), *_rate(row, runs)]
+    remarks += [said] if (said := _late(row, runs)) else []
     middle = median(when)
     return ", ".join([f"{mean} ({'-' if isinf(middle) else duration(middle)})", *remarks])
 
@@ -164,6 +166,10 @@ def _collapsed(runs: Iterable[Records]) -> list[str]:
 
 def _partial(count: int, seeds: int) -> list[str]:
     return [f"{count} of {seeds} seeds"] if count < seeds else []
+
+
+def _late(row: str, runs: Mapping[int, Records]) -> str:
+    return late(row, sum(run.outcome == "stopped" for run in runs.values()), len(runs))
 
 
 def _rate(row: str, runs: Mapping[int, Records]) -> list[str]:

@@ -142,6 +142,15 @@ def test_a_run_that_stopped_after_its_hours_counts():
     assert "1 of 2 epochs, 1 of 1 seeds begun" in headline(alone)
 
 
+def test_what_was_planned_and_ran_out_of_time_is_marked():
+    runs = [made(name, seed) for name in ("sgd", "sgd-cosine") for seed in (0, 1)]
+    runs = [run._replace(outcome="stopped") if run.header["seed"] else run for run in runs]
+    rows = summary_of(*runs)["optimizers"]
+    assert rows["sgd-cosine"]["runs"] == 2
+    assert cells("sgd-cosine", rows["sgd-cosine"], 2)[0] == "SGD + cosine (out of time: 1 of 2)"
+    assert cells("sgd", rows["sgd"], 2)[0] == "SGD"
+
+
 def test_summary_of_no_result():
     assert summary_of(made(epochs=0, outcome=None))["seeds"] == []
 
@@ -193,6 +202,12 @@ def test_runs_of_two_questions_or_of_nobody_are_refused():
     other.header["batch"] = 16
     with pytest.raises(UserError, match=r"^b: `batch` must be 8, as in the other .* got 16$"):
         grouped({"a": made(), "b": other})
+    late = made("sgd", seed=1)
+    late.header["hours"] = 0.5
+    with pytest.raises(UserError, match=r"^b: `hours` must be None, as in the other"):
+        grouped({"a": made("sgd"), "b": late})
+    late.header["sized"] = {"hours": 0.5}  # which its name has
+    grouped({"a": made("sgd"), "b": late})
     with pytest.raises(UserError, match=r"^a: `optimizer` must be one of sgd, .* got 'adam'$"):
         grouped({"a": made("adam")})
 

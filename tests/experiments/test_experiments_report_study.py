@@ -13,6 +13,7 @@ from experiments.report import account, paper, stops, tables
 from experiments.report.found import gathered
 from experiments.report.sections import named, parsed, sections
 from experiments.report.study import study_report
+from experiments.report.summary import grouped
 
 MOMENTUM = {"momentum": 0.9}
 
@@ -84,6 +85,20 @@ def test_what_is_planned_to_be_shorter_has_no_rank(tmp_path):
         "SGD + cosine, epochs=10 †": ["90.00 (1.0 s)", "-"],
     }
     assert not stops.planned(section.columns[0], "sgd-cosine")
+
+
+def test_a_run_that_was_stopped_counts_and_is_marked_where_a_plan_was_cut():
+    runs = [
+        *runs_of("sgd", 70.0, 71.0, outcome="stopped"),
+        *runs_of("sgd-cosine", 80.0, 81.0, outcome="stopped"),
+    ]
+    (section,) = sections({"digits": grouped(dict(enumerate(runs)))})
+    assert section.columns[0].target == 70.0
+    found = {row: line["digits, %"] for row, line in cells(tables.comparison(section)).items()}
+    assert found == {
+        "SGD": "70.50 ± 0.71 (1.0 s)",
+        "SGD + cosine †": "**80.50 ± 0.71** (1.0 s), out of time: 2 of 2",
+    }
 
 
 def test_the_stops_by_hand(tmp_path):
