@@ -125,10 +125,11 @@ def _way(column: Column, row: str, field: str) -> float:
 
 
 class Drawn(NamedTuple):
-    """A figure: what it shows, and what draws it."""
+    """A figure: what it shows, what draws it, and what else is to be said of it."""
 
     caption: str
     draw: Callable[[Section], Figure]
+    note: str = ""
 
 
 FIGURES: Mapping[str, Drawn] = {
@@ -146,9 +147,10 @@ FIGURES: Mapping[str, Drawn] = {
         profiles,
     ),
     "horizon": Drawn(
-        "Accuracy when stopped at a part of the run; one after a cooldown stands where that ends, "
-        "a tenth of the run after it began, and that of a schedule planned for the stop in each",
+        "Accuracy when stopped at a part of the run",
         horizon,
+        "What was cooled down stands where that ends, a tenth of the run after it began; the last "
+        "evaluation of each run that was planned to end there, in every panel as it is.",
     ),
     "noise": Drawn("The share of noise in the norm of a batch's gradient", noise),
 }

@@ -61,7 +61,7 @@ def horizon(section: Section) -> Figure:
             for row in rows:
                 runs = column.runs[row]
                 there = {seed: _stopped(column, run, measure) for seed, run in runs.items()}
-                style = look(row, column.runs) | {"marker": "."}
+                style = look(row, rows) | {"marker": "."}
                 plot(panel, series(there, "evals", measure, "stop"), **style)
             for name, ends in _plans(column).items():
                 first = next(iter(ends.values()))
@@ -126,10 +126,10 @@ def _shares(column: Column) -> str:
 
 
 def _whole(column: Column) -> float:
-    """The epochs of the longest run of a task, as far as its records and names go."""
+    """The epochs of the longest run of a task, as far as its records and names go; else 1."""
     every = [run.header for own in column.runs.values() for run in own.values()]
     names = [float(parsed(row)[1].get("epochs", 0)) for row in column.runs]
-    return float(max([*names, *(header["epochs"] * header["segments"] for header in every)]))
+    return float(max([*names, *(header["epochs"] * header["segments"] for header in every)])) or 1.0
 
 
 def _share(column: Column, at: Record) -> float:

@@ -76,5 +76,5 @@ def _part(part: str, section: Section, file: Path) -> str:
         title, table = TABLES[part]
         return f"### {title}\n\n{table(section)}"
     write(file, picture(part, section))
-    caption = FIGURES[part].caption
-    return f"### {caption}\n\n![{caption}]({file.name})"
+    caption, _, note = FIGURES[part]
+    return f"### {caption}\n\n![{caption}]({file.name})" + (f"\n\n{note}" if note else "")
