@@ -21,12 +21,14 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown
 
-from experiments.pool import Place, run_all
 from experiments.report import tables
 from experiments.report.figures import picture
 from experiments.report.found import gathered
 from experiments.report.sections import sections
+from experiments.run import Run
 from experiments.studies import cells
+from experiments.tasks import load
+from experiments.train import train
 
 # %% tags=["parameters"]
 SCALE = "desk"  # or "toy", or "paper"
@@ -40,17 +42,21 @@ DEVICE = "cpu"
 # %% [markdown]
 # ## The runs
 #
-# One process of one thread makes them, one after the other.
+# Those of a seed are made in step with one another, so that whatever else the machine does falls on
+# all of them alike, and their times may be compared.
 
 # %%
 asked = [
-    cell
+    cell.question
     for cell in cells("table3", SCALE, SEEDS)
     if cell.task == TASK and cell.question.optimizer in OPTIMIZERS and not cell.question.options
 ]
-print(*(cell.question.path(TASK) for cell in asked), sep="\n")
-failures = run_all(asked, Place(Path(OUT), Path(DATA) if DATA else None, DEVICE), jobs=1)
-assert not failures, failures
+task = load(TASK, Path(DATA) if DATA else None, asked[0].epochs, asked[0].batch)
+for seed in range(SEEDS):
+    runs = [Run(task, question, DEVICE) for question in asked if question.seed == seed]
+    for _ in train(task, runs, Path(OUT), resume=True):
+        pass  # each record, as it is written
+print(*(question.path(TASK) for question in asked), sep="\n")
 
 # %% [markdown]
 # ## The table
@@ -59,7 +65,7 @@ assert not failures, failures
 # of the paper's; else, as here, all columns of the paper, which are of other data and networks.
 
 # %%
-names = list(dict.fromkeys(cell.question.name for cell in asked))
+names = list(dict.fromkeys(question.name for question in asked))
 (section,) = sections(gathered(Path(OUT), {TASK: names}), SEEDS)
 Markdown(tables.table3(section))
 
@@ -73,7 +79,14 @@ Markdown(tables.table3(section))
 Markdown(tables.lead(section))
 
 # %% [markdown]
+# In the runs shown here the three means are closer to one another than the two seeds of ZENITH are,
+# or those of SGD. Two seeds cannot say more; the note above says how many could.
+#
 # ## Loss and accuracy over the time of training
 
 # %%
 Image(picture("figure1", section))
+
+# %% [markdown]
+# Here SGD at a constant rate ends at the lowest training loss, and under the cosine at the highest.
+# In test accuracy there is no such difference.

@@ -10,6 +10,7 @@ import papermill
 import pytest
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "experiments" / "notebooks"
+SOURCES = sorted(NOTEBOOKS.glob("*.py"))
 TOY = ",epochs=2,batch=64"
 
 
@@ -71,3 +72,13 @@ def test_the_best_is_that_of_the_evaluations(shown, tmp_path):
             for name in names
         }
         assert scores[best.removeprefix("zenith").removesuffix(TOY)] == max(scores.values())
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+def test_what_is_shown_was_run(source):
+    shown = nbformat.read(source.with_suffix(".ipynb"), 4).cells
+    assert [cell.source for cell in shown] == [cell.source for cell in jupytext.read(source).cells]
+    outputs = [out for cell in shown for out in cell.get("outputs", [])]
+    assert {"error"}.isdisjoint(out.output_type for out in outputs)
+    code = [cell for cell in shown if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == [*range(1, len(code) + 1)]
