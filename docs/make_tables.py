@@ -1,9 +1,11 @@
 """Rewrite the tables of README.md and the documentation: `python docs/make_tables.py`.
 
 A table stands between two comments that name one of `TABLES`, and is made from what a measurement
-wrote, or from what pins the versions. A test compares what stands there with that.
+wrote, from the lists of runs, or from what pins the versions. A test compares what stands there
+with that.
 """
 
+import ast
 import json
 import re
 import sys
@@ -15,8 +17,8 @@ from statistics import fmean
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("README.md", "docs/comparison.md", "docs/getting-started/installation.md")
-PAGES = [ROOT / name for name in NAMES]
+NAMES = ("comparison.md", "experiments.md", "getting-started/installation.md")
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in NAMES)]
 BLOCK = re.compile(r"(<!-- made by docs/make_tables.py: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 FRAMEWORKS = {
     "torch": "PyTorch",
@@ -94,6 +96,64 @@ def results() -> str:
     return f"{table.headline(found)}:\n\n{grid(table.COLUMNS, rows)}\n"
 
 
+def listed() -> str:
+    """Every table and figure of the paper, and the studies beyond it."""
+    from experiments.cost.cases import grid
+    from experiments.listing import PAPER
+    from experiments.studies import STUDIES
+
+    own = {name: what for name, what in PAPER.items() if name != "notebooks"}  # a section of theirs
+    rows = [(name, what.removeprefix("study ")) for name, what in own.items()]
+    rows += [("", name) for name, study in STUDIES.items() if not study.paper]
+    head = ["paper", "here", "`python -m experiments`", "status"]
+    table = grid(head, ([name, *described(what)] for name, what in rows))
+    return table.replace("--:", "---", 3) + "\n"
+
+
+def described(what: str) -> list[str]:
+    """What is here, its command, and whether it was measured."""
+    from experiments.listing import NOT_YET, RESULTS
+    from experiments.studies import STUDIES
+
+    if what == NOT_YET:
+        return ["", "", what]
+    if what == "table1":
+        return ["The overhead", "`study table1`", "[measured](comparison.md#cost)"]
+    if what not in STUDIES:
+        return [what, "", ""]
+    there = (RESULTS / what / "report.md").exists()
+    return [STUDIES[what].title, f"`study {what}`", "measured" if there else "not measured"]
+
+
+def hours() -> str:
+    """How many runs a study has, and how long they take."""
+    from experiments.cost.cases import grid
+    from experiments.studies import LENGTHS, STUDIES, cells
+
+    seconds = {task: length.seconds for task, length in LENGTHS.items()} | budgets()
+
+    def taken(name: str, scale: str) -> list[str]:
+        asked = cells(name, scale)
+        epochs = ((LENGTHS[c.task].epochs, c.question.epochs, c.task) for c in asked)
+        total = sum(seconds[task] * (own or whole) / whole for whole, own, task in epochs)
+        return [f"{len(asked):,}", f"{total / 3600:,.1f}"]
+
+    rows = ([f"`{name}`", *taken(name, "desk"), *taken(name, "paper")] for name in STUDIES)
+    return grid(["study", "desk: runs", "core-hours", "paper: runs", "GPU-hours"], rows) + "\n"
+
+
+def budgets() -> dict[str, float]:
+    """The seconds of a run at paper scale, read as text, since torchvision may not be here."""
+    tree = ast.parse((ROOT / "experiments/tasks/vision.py").read_text())
+    assigned = {ast.unparse(x.targets[0]): x.value for x in tree.body if isinstance(x, ast.Assign)}
+    rows: Any = assigned["ROWS"]
+    found = {}
+    for task, row in zip(rows.keys, rows.values, strict=True):
+        named = {each.arg: each.value for each in row.keywords}
+        found[task.value] = 3600 * (named["hours"] if "hours" in named else row.args[3]).value
+    return found
+
+
 def versions() -> str:
     """The versions that are tested, and the lowest that are taken."""
     from experiments.cost.cases import grid
@@ -134,6 +194,8 @@ TABLES = {
     "cost": cost,
     "small": small,
     "apart": apart,
+    "listed": listed,
+    "hours": hours,
     "versions": versions,
     "tested": tested,
 }

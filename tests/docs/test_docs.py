@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import runpy
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -113,6 +114,22 @@ def test_no_table_is_typed():
     assert {name for _, name, _ in tables["BLOCK"].findall(found)} == {*tables["TABLES"]}
     for page in tables["PAGES"]:
         assert tables["filled"](page.read_text()) == page.read_text()
+
+
+def test_the_hours_at_paper_scale_are_those_of_the_papers_table_2():
+    budgets = runpy.run_path(str(ROOT / "docs" / "make_tables.py"))["budgets"]()
+    assert [seconds / 3600 for seconds in budgets.values()] == [1, 1, 1, 5, 5, 10]
+
+
+def test_the_commands_on_the_page_about_experiments_are_taken():
+    from experiments.__main__ import arguments
+
+    page = (ROOT / "docs" / "experiments.md").read_text().replace("\\\n", "")
+    lines = re.findall(r"^ *\S*python -m experiments (.+)$", page, re.MULTILINE)
+    commands = [shlex.split(line.replace("$seed", "0"), comments=True) for line in lines]
+    assert [arguments(command).command for command in commands] == [
+        *("study", "study", "study", "report", "run", "report")
+    ]
 
 
 @pytest.mark.parametrize("figures", COSTS, ids=lambda path: path.stem)
