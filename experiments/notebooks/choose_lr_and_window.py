@@ -41,7 +41,7 @@ DEVICE = "cpu"
 # %%
 def made(asked: Sequence[Cell]) -> Tasks:
     """Make those of the runs that are not there yet; return all of them, by task, name and seed."""
-    failures = run_all(asked, Place(Path(OUT), Path(DATA) if DATA else None, DEVICE), jobs=1)
+    failures = run_all(asked, Place(Path(OUT), Path(DATA) if DATA else None, DEVICE))
     assert not failures, failures
     rows = {asked[0].task: [cell.question.name for cell in asked]}
     ((task, runs),) = gathered(Path(OUT), rows).items()
@@ -83,7 +83,7 @@ Image(picture("figure3gh", sections(tried)[0]))
 # %% [markdown]
 # In the runs shown here 0.1 is the best of the three under both, and SGD is ahead of ZENITH there,
 # and behind at the other two. But this is one seed, and most of these differences are smaller than
-# those between two seeds in *Reproduce a table*. On the test images (lowest panel), by which nothing
+# those between two seeds in *Reproduce a table*. On the test images (lowest), by which nothing
 # is chosen, 0.1 is the worst of the three. None of these rates fails, and that is all that is seen.
 #
 # ## The window: first a replay

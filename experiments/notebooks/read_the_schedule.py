@@ -19,8 +19,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from experiments.optimizers import recipe
+from experiments.question import Question
 from experiments.records import read
-from experiments.run import Question, Run
+from experiments.run import Run
 from experiments.tasks import load
 from experiments.train import train
 from zenith.plot import plot
