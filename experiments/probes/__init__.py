@@ -9,7 +9,7 @@ run goes on as it would have without. Its measures stand in the `eval` line.
   which the rate falls to 0; and with `average` `cooldown_averaged_accuracy`;
 - `line`, at the last evaluation: `line_-1.0`, ..., `line_1.0`, the loss along a line through the
   weights;
-- `noise`, at each eighth of the run: `noise_share` and `gradient_norm`, of the norms of the batches
+- `noise`, at each eighth of the run: `noise_share` and `full_norm`, of the norms of the batches
   and of the full gradient;
 - `sharpness`, at the last evaluation, and where the training loss is first below each of five
   levels from 0.3 to 0.02: the top eigenvalue of the Hessian, and `sharpness_loss`, the loss at the

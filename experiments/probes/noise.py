@@ -35,6 +35,6 @@ def noise(run: "Run") -> dict[str, float]:
         total = list(torch._foreach_add(total, grads)) if total else grads
     full = square(total) / count**2
     return {
-        "gradient_norm": math.sqrt(full),
+        "full_norm": math.sqrt(full),
         "noise_share": 1 - full / squares if squares else math.nan,
     }

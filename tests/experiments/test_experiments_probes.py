@@ -19,7 +19,7 @@ from experiments.tasks.classify import Classify
 from experiments.train import train
 
 ALL = tuple(probes.PROBES)
-OWN = ("averaged", "cooldown", "gradient_norm", "line", "noise_share", "sharpness")
+OWN = ("averaged", "cooldown", "full_norm", "line", "noise_share", "sharpness")
 
 
 def network(size):
@@ -94,7 +94,7 @@ def test_each_probe_is_due_at_its_points(tmp_path, monkeypatch):
 
     assert at("averaged_accuracy") == list(range(1, 21))
     assert at("cooldown_accuracy") == list(range(2, 21, 2))
-    assert at("noise_share") == at("gradient_norm") == [3, 5, 8, 10, 13, 15, 18, 20]
+    assert at("noise_share") == at("full_norm") == [3, 5, 8, 10, 13, 15, 18, 20]
     assert at("line_0.0") == [20]
     below = [next(e["segment"] for e in evals if e["train_loss"] < loss) for loss in (2.2, 1.9)]
     assert at("sharpness") == at("sharpness_loss") == sorted({*below, 20})
@@ -266,5 +266,5 @@ def test_the_share_of_noise(spread):
     # The full gradient is (1.5, 28, 0, 2) and (2, 0); the noise -+ spread * (0.5, 7, -3, 2).
     full = 1.5**2 + 28**2 + 2**2 + 2**2
     noise = spread**2 * (0.5**2 + 7**2 + 3**2 + 2**2)
-    assert found["gradient_norm"] == pytest.approx(math.sqrt(full))
+    assert found["full_norm"] == pytest.approx(math.sqrt(full))
     assert found["noise_share"] == pytest.approx(noise / (full + noise), abs=1e-12)
