@@ -83,10 +83,20 @@ def test_every_study_at_toy_scale(name, folder, capsys):
     assert text.startswith(f"# {STUDIES[name].title} (")
     pictures = [part for part in STUDIES[name].shown if f"![{part}" in text]
     assert all((report / f"{part}.png").exists() for part in pictures)
-    assert main(["report", str(folder), "--study", name, "--scale", "toy"]) == 0
-    before = {path: path.read_bytes() for path in paths(folder)}
-    assert main(["study", name, *TOY, "--out", str(folder)]) == 0  # nothing is run twice
-    assert {path: path.read_bytes() for path in paths(folder)} == before
+
+
+def test_nothing_is_run_twice_and_the_report_is_made_of_the_files(tmp_path):
+    arguments = ["figure6", *TOY, "--out", str(tmp_path)]
+    assert main(["study", *arguments]) == 0
+    before = {path: path.read_bytes() for path in paths(tmp_path)}
+    report = tmp_path / "reports" / "figure6" / "report.md"
+    text = report.read_text()
+    report.unlink()
+    options = ["--study", "figure6", "--scale", "toy", "--seeds", "1"]
+    assert main(["report", str(tmp_path), *options]) == 0
+    assert report.read_text() == text
+    assert main(["study", *arguments]) == 0
+    assert {path: path.read_bytes() for path in paths(tmp_path)} == before
 
 
 def test_table1_is_what_cost_overhead_measures(tmp_path):
