@@ -53,7 +53,8 @@ class Question:
     def asked(self) -> Record:
         """Return it for a header, which has the length of the run from the task."""
         asked = asdict(self)
-        sized = {name: size for name in _SIZES if (size := asked.pop(name))}
+        sized = {name: size for name in _SIZES if (size := asked[name])}
+        del asked["epochs"], asked["batch"]
         rare = {"sized": sized, "amp": asked.pop("amp"), "probes": list(asked.pop("probes"))}
         return asked | {name: value for name, value in rare.items() if value}
 

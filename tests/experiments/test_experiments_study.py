@@ -61,7 +61,7 @@ def test_a_run_that_studies_share_has_the_probes_of_them_all():
         for name in ("table3", "horizon", "figure6")
     ]
     assert len({cell.question.probes for cell in shared}) == 1
-    assert shared[0].question.probes == ("average", "cooldown", "line", "sharpness")
+    assert shared[0].question.probes == ("average", "cooldown", "line", "noise", "sharpness")
 
 
 def test_a_cosine_is_planned_for_each_tenth():

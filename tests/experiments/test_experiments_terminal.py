@@ -47,8 +47,9 @@ def test_in_a_pipe_a_line_at_most_every_ten_seconds_and_where_it_is_due(monkeypa
         show(11, "seed 2 of 3", False)
     assert capsys.readouterr() == (
         "",
-        "experiments: seed 1 of 3, 3 of 30 steps\n"
-        "experiments: seed 1 of 3, 5 of 30 steps\n"
+        # 27 steps at 10 s for 3 are 90 s, 25 at 20 s for 5 are 100, and 20 at 21 s for 10 are 42
+        "experiments: seed 1 of 3, 3 of 30 steps, 2 min left\n"
+        "experiments: seed 1 of 3, 5 of 30 steps, 2 min left\n"
         "experiments: seed 1 of 3, 10 of 30 steps\n",
     )
 
