@@ -5,7 +5,6 @@ wrote, from the lists of runs, or from what pins the versions. A test compares w
 with that.
 """
 
-import ast
 import json
 import re
 import sys
@@ -84,7 +83,7 @@ def measured(name: str) -> Any:
 
 def results() -> str:
     """What the records of Fashion-MNIST come to, as `python -m experiments report` tells it."""
-    from experiments.cost.cases import grid
+    from experiments.markdown import grid
     from experiments.records import paths, read
     from experiments.report import summary, table
 
@@ -98,8 +97,8 @@ def results() -> str:
 
 def listed() -> str:
     """Every table and figure of the paper, and the studies beyond it."""
-    from experiments.cost.cases import grid
     from experiments.listing import PAPER
+    from experiments.markdown import grid
     from experiments.studies import STUDIES
 
     own = {name: what for name, what in PAPER.items() if name != "notebooks"}  # a section of theirs
@@ -112,7 +111,7 @@ def listed() -> str:
 
 def described(what: str) -> list[str]:
     """What is here, its command, and whether it was measured."""
-    from experiments.listing import NOT_YET, RESULTS
+    from experiments.listing import NOT_YET, status
     from experiments.studies import STUDIES
 
     if what == NOT_YET:
@@ -121,42 +120,25 @@ def described(what: str) -> list[str]:
         return ["The overhead", "`study table1`", "[measured](comparison.md#cost)"]
     if what not in STUDIES:
         return [what, "", ""]
-    there = (RESULTS / what / "report.md").exists()
-    return [STUDIES[what].title, f"`study {what}`", "measured" if there else "not measured"]
+    return [STUDIES[what].title, f"`study {what}`", status(what)]
 
 
 def hours() -> str:
     """How many runs a study has, and how long they take."""
-    from experiments.cost.cases import grid
-    from experiments.studies import LENGTHS, STUDIES, cells
-
-    seconds = {task: length.seconds for task, length in LENGTHS.items()} | budgets()
+    from experiments import studies
+    from experiments.markdown import grid
 
     def taken(name: str, scale: str) -> list[str]:
-        asked = cells(name, scale)
-        epochs = ((LENGTHS[c.task].epochs, c.question.epochs, c.task) for c in asked)
-        total = sum(seconds[task] * (own or whole) / whole for whole, own, task in epochs)
-        return [f"{len(asked):,}", f"{total / 3600:,.1f}"]
+        asked = studies.cells(name, scale)
+        return [f"{len(asked):,}", f"{studies.hours(asked):,.1f}"]
 
-    rows = ([f"`{name}`", *taken(name, "desk"), *taken(name, "paper")] for name in STUDIES)
+    rows = ([f"`{name}`", *taken(name, "desk"), *taken(name, "paper")] for name in studies.STUDIES)
     return grid(["study", "desk: runs", "core-hours", "paper: runs", "GPU-hours"], rows) + "\n"
-
-
-def budgets() -> dict[str, float]:
-    """The seconds of a run at paper scale, read as text, since torchvision may not be here."""
-    tree = ast.parse((ROOT / "experiments/tasks/vision.py").read_text())
-    assigned = {ast.unparse(x.targets[0]): x.value for x in tree.body if isinstance(x, ast.Assign)}
-    rows: Any = assigned["ROWS"]
-    found = {}
-    for task, row in zip(rows.keys, rows.values, strict=True):
-        named = {each.arg: each.value for each in row.keywords}
-        found[task.value] = 3600 * (named["hours"] if "hours" in named else row.args[3]).value
-    return found
 
 
 def versions() -> str:
     """The versions that are tested, and the lowest that are taken."""
-    from experiments.cost.cases import grid
+    from experiments.markdown import grid
 
     pins, floors = pinned(), lowest()
     rows = ([name, pins[key], floors.get(key, "")] for key, name in FRAMEWORKS.items())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from experiments import tasks
 from experiments.optimizers import OPTIMIZERS, Recipe
-from experiments.studies import LENGTHS, STUDIES, cells
+from experiments.studies import STUDIES, cells, hours
 
-__all__ = ["listing"]
+__all__ = ["NOT_YET", "PAPER", "listing", "status"]
 
 RESULTS = Path(__file__).parent / "results"
 NOT_YET = "not yet"
@@ -51,6 +51,11 @@ def listing(packages: Mapping[str, str]) -> str:
     return "\n\n".join(_part(title, rows) for title, rows in parts.items())
 
 
+def status(name: str) -> str:
+    """Return whether there is a report of a study."""
+    return "measured" if (RESULTS / name / "report.md").exists() else "not measured"
+
+
 def _part(title: str, rows: Mapping[str, str]) -> str:
     width = max(map(len, rows))
     return "\n".join([title, *(f"  {name:{width}}  {row}".rstrip() for name, row in rows.items())])
@@ -58,19 +63,11 @@ def _part(title: str, rows: Mapping[str, str]) -> str:
 
 def _study(name: str) -> str:
     """What it shows, what it takes at desk scale, and whether its report is in `results`."""
-    asked = cells(name, "desk")
-    hours = sum(
-        LENGTHS[cell.task].seconds * _share(cell.question.epochs, cell.task) for cell in asked
-    )
-    study, measured = STUDIES[name], (RESULTS / name / "report.md").exists()
+    study, asked = STUDIES[name], cells(name, "desk")
     return (
         f"{study.title:52} {study.paper or 'beyond the paper':34} desk: {len(asked):4} runs, "
-        f"{hours / 3600:4.1f} core-hours of SGD; {'measured' if measured else 'not measured'} here"
+        f"{hours(asked):4.1f} core-hours of SGD; {status(name)} here"
     )
-
-
-def _share(epochs: int | None, task: str) -> float:
-    return (epochs or LENGTHS[task].epochs) / LENGTHS[task].epochs
 
 
 def _options(recipe: Recipe) -> str:

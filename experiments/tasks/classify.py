@@ -18,6 +18,9 @@ from experiments.tasks.images import Batch, Images
 __all__ = ["ROWS", "Classify", "Row", "classify", "measured"]
 
 
+Network = Callable[[int, int], nn.Module]
+
+
 class Row(NamedTuple):
     """The settings of a task.
 
@@ -26,7 +29,7 @@ class Row(NamedTuple):
 
     Attributes:
         data: loads the images, from a folder or from where they are by default.
-        network: makes the network, for images of so many pixels a side.
+        network: makes the network, for images of so many pixels a side and so many classes.
         batch: images.
         epochs: in a run.
         threads: of torch; None leaves as many as there are.
@@ -36,7 +39,7 @@ class Row(NamedTuple):
     """
 
     data: Callable[..., Images]  # of `folder`, a Path or None
-    network: Callable[[int], nn.Module]
+    network: Network
     batch: int
     epochs: int
     threads: int | None
@@ -133,7 +136,7 @@ def classify(
     return Classify(
         name,
         data,
-        row.network,
+        lambda size: row.network(size, row.classes),
         batch,
         epochs // segment,
         row.threads,

@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from torchvision.transforms import InterpolationMode, v2
 
 from experiments.errors import UserError
-from experiments.tasks import networks, pictures
-from experiments.tasks.classify import Row
+from experiments.tasks import PAPER, Budget, networks, pictures
+from experiments.tasks.classify import Network, Row
 from experiments.tasks.images import Batch, Part
 
 __all__ = ["ROWS", "Pictures", "View"]
@@ -178,12 +178,12 @@ def _collated(samples: list[Any]) -> Any:
     return wrong[0] if wrong else default_collate(samples)
 
 
-def efficientnet(_size: int) -> nn.Module:
+def efficientnet(_size: int, classes: int) -> nn.Module:
     """Return EfficientNet-B0 (Tan and Le, 2019) for MNIST, with stride 1 in its first layer."""
-    return _unstrided(_timm("efficientnet_b0", 10, channels=1), "conv_stem")
+    return _unstrided(_timm("efficientnet_b0", classes, channels=1), "conv_stem")
 
 
-def vgg19(_size: int) -> nn.Module:
+def vgg19(_size: int, _classes: int) -> nn.Module:
     """Return VGG-19 (Simonyan and Zisserman, 2014) for CIFAR, the one that costs are measured on.
 
     It has batch normalisation, as it mostly has for CIFAR; the paper does not say.
@@ -191,9 +191,9 @@ def vgg19(_size: int) -> nn.Module:
     return networks.vgg19(batch_norm=True)
 
 
-def resnet50(_size: int) -> nn.Module:
+def resnet50(_size: int, classes: int) -> nn.Module:
     """Return ResNet-50 (He et al., 2016) for CIFAR: 3 x 3 and stride 1 at first, no pooling."""
-    network = _timm("resnet50", 100)
+    network = _timm("resnet50", classes)
     first = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")  # as timm's own
     network.set_submodule("conv1", first)
@@ -201,24 +201,24 @@ def resnet50(_size: int) -> nn.Module:
     return network
 
 
-def dla(_size: int) -> nn.Module:
+def dla(_size: int, classes: int) -> nn.Module:
     """Return DLA-34 (Yu et al., 2018), the plain one of its authors' table."""
-    return _timm("dla34", 101)
+    return _timm("dla34", classes)
 
 
-def inception(_size: int) -> nn.Module:
+def inception(_size: int, classes: int) -> nn.Module:
     """Return Inception-v3 (Szegedy et al., 2016) for 64 x 64: stride 1, and no first pooling.
 
     Its blocks begin at 28 x 28, where those of 299 x 299 begin at 35 x 35.
     """
-    network = _unstrided(_timm("inception_v3", 200), "Conv2d_1a_3x3.conv")
+    network = _unstrided(_timm("inception_v3", classes), "Conv2d_1a_3x3.conv")
     network.set_submodule("Pool1", nn.Identity())
     return network
 
 
-def densenet(_size: int) -> nn.Module:
+def densenet(_size: int, classes: int) -> nn.Module:
     """Return DenseNet-121 (Huang et al., 2017)."""
-    return _timm("densenet121", 100)
+    return _timm("densenet121", classes)
 
 
 def _timm(name: str, classes: int, channels: int = 3) -> nn.Module:
@@ -232,35 +232,30 @@ def _unstrided(network: nn.Module, place: str) -> nn.Module:
     return network
 
 
-def _row(
-    load: Callable[[Path | None], pictures.Parts],
-    view: View,
-    network: Callable[[int], nn.Module],
-    hours: float,
-    epochs: int = 100,
-    classes: int = 10,
-) -> Row:
-    def data(folder: Path | None) -> Pictures:
-        return Pictures(load(folder), view)
-
-    return Row(data, network, 128, epochs, threads=None, hours=hours, classes=classes)
-
-
 # Means and deviations over the training images; where a photograph has any size, ImageNet's.
 _DIGITS = View(28, (0.1307,), (0.3081,), flip=False)
 _CIFAR10 = View(32, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CIFAR100 = View(32, (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 _PHOTOGRAPHS = View(224, shortened=256)
 
-ROWS = {
-    "mnist-efficientnet": _row(pictures.mnist, _DIGITS, efficientnet, hours=1),
-    "cifar10-vgg19": _row(pictures.cifar10, _CIFAR10, vgg19, hours=1, epochs=200),
-    "cifar100-resnet50": _row(pictures.cifar100, _CIFAR100, resnet50, 1, 200, classes=100),
-    "food101-dla": _row(pictures.food101, _PHOTOGRAPHS, dla, hours=5, classes=101),
-    "tinyimagenet-inception": _row(
-        pictures.tiny_imagenet, View(64), inception, hours=5, classes=200
-    ),
-    "imagenet100-densenet121": _row(
-        pictures.imagenet100, _PHOTOGRAPHS, densenet, hours=10, classes=100
-    ),
+_PARTS: dict[str, tuple[Callable[[Path | None], pictures.Parts], View, Network, int]] = {
+    "mnist-efficientnet": (pictures.mnist, _DIGITS, efficientnet, 10),
+    "cifar10-vgg19": (pictures.cifar10, _CIFAR10, vgg19, 10),
+    "cifar100-resnet50": (pictures.cifar100, _CIFAR100, resnet50, 100),
+    "food101-dla": (pictures.food101, _PHOTOGRAPHS, dla, 101),
+    "tinyimagenet-inception": (pictures.tiny_imagenet, View(64), inception, 200),
+    "imagenet100-densenet121": (pictures.imagenet100, _PHOTOGRAPHS, densenet, 100),
 }
+
+
+def _row(name: str, budget: Budget) -> Row:
+    load, view, network, classes = _PARTS[name]
+
+    def data(folder: Path | None) -> Pictures:
+        return Pictures(load(folder), view)
+
+    hours, epochs = budget
+    return Row(data, network, 128, epochs, threads=None, hours=hours, classes=classes)
+
+
+ROWS = {name: _row(name, budget) for name, budget in PAPER.items()}
