@@ -100,10 +100,10 @@ class Journal:
             raise UserError(f"{gzipped} is there beside {self.path}: remove one of the two")
         return gzipped if gzipped.exists() else self.path
 
-    def begun(self) -> bool:
-        """Whether the file has a whole first line; one that was killed before has none."""
+    def begun(self) -> Record:
+        """Return the header that is there; none where a run was killed before it was whole."""
         path = self.found()
-        return path.exists() and bool(_first(path))
+        return _first(path) if path.exists() else {}
 
     def open(self) -> Self:
         """Open the file, and keep other processes off it, where the system can (not Windows)."""

@@ -105,20 +105,27 @@ class _Lane:
         path = self.journal.found()
         if path.exists() and not resume:
             raise UserError(f"{path} is there: --resume goes on with it, or choose another --out")
-        if path == self.journal.path:
+        gzipped = path != self.journal.path
+        if not gzipped:
             self.journal.open()
-        if not self.journal.begun() or self.checkpoint.exists():
-            return False
-        found, probes = read(path), set(self.run.question.probes)
-        whole = found.outcome is not None
-        if whole and probes <= set(found.header.get("probes", ())):
+        if self._ended(path):
             self.journal.close()
             return True
-        if whole:
-            raise UserError(f"{path}: finished without all probes of {', '.join(sorted(probes))}")
-        if path != self.journal.path:
-            self.journal.open()  # which says what is wrong
+        if gzipped:
+            self.journal.open()  # which says that it cannot go on with that
         return False
+
+    def _ended(self, path: Path) -> bool:
+        """Whether there is a whole run; what is there must have the probes that are asked for."""
+        if not (header := self.journal.begun()):
+            return False
+        kept, asked = set(header.get("probes", ())), set(self.run.question.probes)
+        ended = not self.checkpoint.exists() and read(path).outcome is not None
+        if ended and not asked <= kept:
+            raise UserError(f"{path}: finished without all probes of {', '.join(sorted(asked))}")
+        if not ended and asked != kept:
+            raise UserError(f"{path}: begun with other probes: {', '.join(sorted(kept)) or 'none'}")
+        return ended
 
     def begin(self, resume: bool) -> None:
         """Begin, or go on where the checkpoint left it."""

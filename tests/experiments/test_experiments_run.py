@@ -233,6 +233,10 @@ def test_a_gzipped_run_is_finished_and_may_not_be_there_twice(tmp_path, digits):
     with pytest.raises(UserError, match="gunzip it to go on"):
         list(train(digits, [Run(digits, question)], tmp_path, resume=True))
     assert not path.exists()
+    path.with_suffix(".pt").write_bytes(b"left")  # a checkpoint beside it changes nothing
+    with pytest.raises(UserError, match="gunzip it to go on"):
+        list(train(digits, [Run(digits, question)], tmp_path, resume=True))
+    assert not path.exists()
 
 
 def test_a_run_that_was_killed_in_its_first_line_begins_anew(tmp_path, digits):
@@ -283,6 +287,19 @@ def test_a_finished_run_is_kept_where_it_has_the_probes_and_more(tmp_path, digit
     assert list(train(digits, [Run(digits, asked[1])], tmp_path, resume=True)) == []
     with pytest.raises(UserError, match="finished without all probes of noise"):
         list(train(digits, [Run(digits, asked[2])], tmp_path, resume=True))
+
+
+def test_a_run_that_is_under_way_goes_on_with_its_own_probes_alone(tmp_path, digits):
+    begun, more = (Question("sgd", log_every=20, probes=p) for p in ((), ("average",)))
+    cut = iter(range(digits.steps + 3))  # in the second segment
+    list(train(digits, [Run(digits, begun)], tmp_path, stopped=lambda: next(cut, None) is None))
+    path = tmp_path / begun.path("digits")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=f"{path}: begun with other probes: none"):
+        list(train(digits, [Run(digits, more)], tmp_path, resume=True))
+    assert path.read_bytes() == before
+    list(train(digits, [Run(digits, begun)], tmp_path, resume=True))
+    assert read(path).outcome == "finished"
 
 
 def test_a_pass_without_the_gradient_leaves_batch_norm_as_it_was(digits):
