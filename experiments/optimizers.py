@@ -71,10 +71,6 @@ def _patient(setting: Setting) -> dict[str, int]:
     return {"least": min(1000, round(2.5 * setting.epoch))}
 
 
-def _in_force(optimizer: Any) -> float:
-    return float(optimizer.zenith_metrics()["lr"])
-
-
 def _counted(setting: Setting) -> dict[str, float]:
     return {"epoch": setting.epoch}
 
@@ -178,9 +174,7 @@ OPTIMIZERS = {
     "zenith-clip": Recipe("ZENITH, clipped", Zenith, _ZENITH | _CLIP),
     "sgd-clip": Recipe("SGD, clipped", variants.Clipped, _SGD | _CLIP),
     "adamw": Recipe("AdamW", _ADAMW, _ADAMW_LR),
-    "adamw-zenith": Recipe(
-        "AdamW + ZENITH", variants.AdamWZenith, {"lr": 1e-3, "window": 500}, rate=_in_force
-    ),
+    "adamw-zenith": Recipe("AdamW + ZENITH", variants.AdamWZenith, {"lr": 1e-3, "window": 500}),
 }
 
 # The rows of two tables, which are never compared across: names with the options that are not as by

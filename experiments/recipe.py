@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from experiments.errors import UserError
-from zenith.torch import Zenith
 
 __all__ = ["Paper", "Recipe", "Setting"]
 
@@ -31,8 +30,8 @@ class Setting(NamedTuple):
 
 def _in_force(optimizer: Any) -> float:
     """The rate at which the last step was made, of the first group."""
-    if isinstance(optimizer, Zenith):
-        return optimizer.get_last_lr()[0]
+    if hasattr(optimizer, "zenith_metrics"):  # ZENITH, and what is under a ZenithLR
+        return float(optimizer.zenith_metrics()["lr"])
     group = optimizer.param_groups[0]  # of a rival, of ALI-G, of schedule-free, of any other
     names = ("rate", "step_size", "scheduled_lr", "lr")
     return float(next(group[name] for name in names if name in group))

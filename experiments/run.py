@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments import parallel, probes
 from experiments.errors import UserError
-from experiments.optimizers import Recipe, Setting, recipe
+from experiments.optimizers import OPTIMIZERS, Recipe, Setting, recipe
 from experiments.question import Question
 from experiments.records import Record
 from experiments.tasks import Task
@@ -82,15 +82,16 @@ class Run:
     def step(self, batch: Any) -> Record | None:
         """Make one training step, on the clock; return its record where one is due."""
         self._batch = self._moved(_mapped(parallel.part, batch))
+        penalty = self._penalty().detach() if self.question.l2 else None
         start = self._now()
         if self._planned("step") and self.steps:  # so that until here the rate was that in force
             self.scheduler.step()
-        penalty = self._penalty().detach() if self.question.l2 else 0.0
-        self._losses.append(self.optimizer.step(self.closure).detach() - penalty)
+        loss = self.optimizer.step(self.closure).detach()
         if self.averager:
             self.averager.step()
         self.steps += 1
         self.seconds += self._now() - start
+        self._losses.append(loss if penalty is None else loss - penalty)
         if self.average:
             self.average.update_parameters(self.model)
         due = self.steps % self.task.steps == 0 or self.steps % self.question.log_every == 0
@@ -315,15 +316,15 @@ def _made(device: torch.device) -> Record:
 
 def _versions() -> dict[str, str]:
     """Of the packages of rivals and data sets, as far as a run has imported them."""
-    known = _distributions()
-    packages = ("dadaptation", "dog", "parameterfree", "prodigyopt", "pytorch_optimizer")
-    loaded = [n for n in (*packages, "schedulefree", "timm", "torchvision") if n in sys.modules]
-    return {known[name][0]: metadata.version(known[name][0]) for name in loaded}
+    rivals = {recipe.needs for recipe in OPTIMIZERS.values() if recipe.needs}
+    loaded = sorted((rivals | {"timm", "torchvision"}) & sys.modules.keys())
+    return {name: metadata.version(name) for name in map(_distribution, loaded)}
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    return metadata.packages_distributions()
+def _distribution(module: str) -> str:
+    """The name of the package that has brought a module."""
+    return metadata.packages_distributions()[module][0]
 
 
 def checked_device(name: str) -> str:

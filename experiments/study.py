@@ -44,8 +44,7 @@ def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> Non
     rows: dict[str, list[str]] = defaultdict(list)
     asked = cells(name, scale, seeds)
     for cell in asked:
-        if cell.question.name not in rows[cell.task]:
-            rows[cell.task].append(cell.question.name)
+        rows[cell.task].append(cell.question.name)
     count = len({cell.question.seed for cell in asked})
     out = folder / "reports" / name
     study_report(

@@ -26,6 +26,7 @@ __all__ = [
     "panels",
     "plot",
     "series",
+    "tinted",
     "titled",
     "wrapped",
     "zoomed",

@@ -46,9 +46,8 @@ their standard deviation, by point of the run (% of its epochs).
 
 def planned(column: Column, row: str) -> bool:
     """Whether a run was planned to end before the others of its task do."""
-    return float(parsed(row)[1].get("epochs", "inf")) < 0.999 * _whole(
-        column
-    )  # records are rounded
+    epochs = float(parsed(row)[1].get("epochs", "inf"))
+    return epochs < 0.999 * _whole(column)  # records are rounded
 
 
 def horizon(section: Section) -> Figure:

@@ -21,6 +21,7 @@ from experiments.report.panels import (
     panels,
     plot,
     series,
+    tinted,
     titled,
     wrapped,
     zoomed,
@@ -42,9 +43,7 @@ def sharpness(section: Section) -> Figure:
         titled(below, f"(b) {when}", "learning rate", "accuracy, % of the task's best")
         logarithmic(above, "x", "y")
         logarithmic(below, "x")
-        for column, tint in zip(
-            section.columns, shades(len(section.columns), "turbo"), strict=True
-        ):
+        for column, tint in tinted(section):
             style = {"color": tint, "label": column.title, "marker": "o", "linestyle": "none"}
             rows = _groups(column, "lr").get("sgd", {})
             found = [(rate, *_at(column, row, loss)) for rate, row in rows.items()]
