@@ -80,7 +80,7 @@ Markdown(tables.lead(section))
 
 # %% [markdown]
 # In the runs shown here the three means are closer to one another than the two seeds of ZENITH are,
-# or those of SGD. Two seeds cannot say more; the note above says how many could.
+# or those of SGD. Two seeds cannot say more; the note above says from how many on a test is made.
 #
 # ## Loss and accuracy over the time of training
 
