@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from _commands import assert_one_line, environment, run
+from _commands import assert_one_line, blocker, environment, run
 
 import zenith
 from zenith import cli, readers
@@ -47,19 +47,6 @@ def test_a_mistake_ends_the_process_with_2(tmp_path):
     process = run("replay", "nowhere", cwd=tmp_path)
     assert (process.returncode, process.stdout) == (2, "")
     assert_one_line(process.stderr, "nowhere: cannot be read")
-
-
-def blocker(folder, *packages):
-    """Return a folder which, on the path, makes packages look as if they were not installed."""
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Blocker:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name in {packages!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Blocker())\n"
-    )
-    return str(folder)
 
 
 @pytest.fixture

@@ -255,29 +255,21 @@ def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, capsys):
     assert_one_line(capsys.readouterr().err, message)
 
 
-def blocker(folder, *packages):
-    """Return a folder which, on the path, makes packages look as if they were not installed."""
-    (folder / "sitecustomize.py").write_text(
-        "import sys\n"
-        "class Blocker:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name in {packages!r}:\n"
-        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
-        "sys.meta_path.insert(0, Blocker())\n"
-    )
-    return os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
+def without(folder, package):
+    """The path of a child that does not find a package."""
+    return os.pathsep.join([_commands.blocker(folder, package), environment()["PYTHONPATH"]])
 
 
 @pytest.mark.parametrize("package", ["rich", "torch"])
 def test_a_missing_extra_is_one_line_that_names_it(tmp_path, package):
-    process = command("demo", cwd=tmp_path, PYTHONPATH=blocker(tmp_path, package))
+    process = command("demo", cwd=tmp_path, PYTHONPATH=without(tmp_path, package))
     assert process.returncode == 2
     assert_one_line(process.stderr, f'{package} is not installed: pip install ".[demo]"')
     assert not (tmp_path / "zenith-demo").exists()
 
 
 def test_a_missing_rival_is_one_line_that_names_its_package(tmp_path):
-    path = blocker(tmp_path, "dog")
+    path = without(tmp_path, "dog")
     process = command(*ONE, "--optimizers", "dog", cwd=tmp_path, PYTHONPATH=path)
     assert process.returncode == 2
     assert_one_line(process.stderr, "dog is not installed: pip install dog-optimizer")

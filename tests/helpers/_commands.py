@@ -28,6 +28,19 @@ def run(*arguments, cwd, program="zenith", **variables):
     )
 
 
+def blocker(folder, *packages):
+    """Return a folder which, on the path, makes packages look as if they were not installed."""
+    (folder / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Blocker:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name in {packages!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Blocker())\n"
+    )
+    return str(folder)
+
+
 def assert_one_line(stderr, complaint, program="zenith"):
     assert stderr.startswith(f"{program}: error: ")
     assert stderr.count("\n") == 1
