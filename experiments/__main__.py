@@ -127,12 +127,13 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> None:
     """Report on what records there are."""
-    from experiments import study
-    from experiments.report import report_all
-
     if options.study:
+        from experiments import study
+
         study.report(options.study, options.scale, options.folder or _OF_STUDIES, options.seeds)
     else:
+        from experiments.report import report_all
+
         report_all(options.folder or _OF_DEMO)
 
 

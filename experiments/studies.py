@@ -13,11 +13,10 @@ from typing import Any, NamedTuple
 from experiments.optimizers import BLOCKS, recipe
 from experiments.pool import Cell
 from experiments.question import Question
-from experiments.tasks import PAPER
+from experiments.tasks import PAPER, TEXT
 
-__all__ = ["LENGTHS", "SCALES", "STUDIES", "Length", "Study", "cells", "hours"]
+__all__ = ["LENGTHS", "STUDIES", "Length", "Study", "cells", "hours"]
 
-SCALES = ("toy", "desk", "paper")
 LINES = 8  # `step` records between two evaluations
 
 
@@ -81,7 +80,7 @@ def cells(name: str, scale: str, seeds: int | None = None) -> list[Cell]:
 
     Args:
         name: of `STUDIES`.
-        scale: one of `SCALES`.
+        scale: `toy`, `desk` or `paper`.
         seeds: how many; by default 2 at toy scale, and the study's own at the others.
     """
     count = seeds or (2 if scale == "toy" else STUDIES[name].seeds)
@@ -217,7 +216,6 @@ def _text(_: Length) -> list[Question]:
 
 _PAPER = tuple(PAPER)
 _CIFAR100 = ("cifar100-resnet50",)
-_TEXT = ("text-gru", "text-transformer")
 
 
 def _tasks(
@@ -288,6 +286,6 @@ STUDIES = {
     "adamw": Study("Over AdamW", [(_adamw, _tasks(DESK))], seeds=3),
     "clipping": Study("With clipped gradients", [(_clipped, _tasks(DESK))], seeds=3),
     "text": Study(
-        "The next character of a text", [(_text, _tasks(_TEXT, _TEXT, "text-gru"))], seeds=3
+        "The next character of a text", [(_text, _tasks(TEXT, TEXT, "text-gru"))], seeds=3
     ),
 }

@@ -12,7 +12,16 @@ if TYPE_CHECKING:  # so that a command of another framework does without torch
 
     from experiments.tasks.classify import Row
 
-__all__ = ["FASHION_MNIST_DIR", "FASHION_MNIST_FILES", "NAMES", "PAPER", "Task", "load"]
+__all__ = [
+    "FASHION_MNIST_DIR",
+    "FASHION_MNIST_FILES",
+    "NAMES",
+    "PAPER",
+    "TEXT",
+    "Budget",
+    "Task",
+    "load",
+]
 
 
 class Budget(NamedTuple):
