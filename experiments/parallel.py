@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from experiments.errors import UserError
 
-__all__ = ["agreed", "joined", "leads", "mean", "part", "replicated"]
+__all__ = ["agreed", "alone", "joined", "leads", "mean", "part", "replicated"]
 
 T = TypeVar("T")
 
@@ -37,14 +37,19 @@ def _size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def alone() -> bool:
+    """Whether no other process takes part in the run."""
+    return _size() == 1
+
+
 def leads() -> bool:
     """Whether this is the process that writes."""
-    return _size() == 1 or dist.get_rank() == 0
+    return alone() or dist.get_rank() == 0
 
 
 def agreed(found: Callable[[], T]) -> T:
     """Return what the leading process finds, which alone looks; what it cannot mend ends all."""
-    if _size() == 1:
+    if alone():
         return found()
     objects: list[Any] = [None, None]
     if leads():
@@ -69,7 +74,7 @@ def part(batch: Tensor) -> Tensor:
 
 def mean(loss: Tensor) -> Tensor:
     """Return the mean of the processes' losses, each of as many examples."""
-    if _size() > 1:
+    if not alone():
         loss = loss.detach().clone()
         dist.all_reduce(loss)
         loss /= _size()
@@ -82,7 +87,7 @@ def replicated(model: nn.Module, device: torch.device) -> nn.Module:
     Raises:
         UserError: if it has batch norm, whose statistics processes share on GPUs alone.
     """
-    if _size() == 1:
+    if alone():
         return model
     if device.type == "cpu" and any(isinstance(each, _BatchNorm) for each in model.modules()):
         raise UserError("torchrun: batch norm is shared among GPUs alone; use `--device cuda`")

@@ -8,8 +8,8 @@ versions and the machine on which it began, and `together`: the optimizers that 
 with it. It has no date and no path, so that two runs can be compared. The others:
 
 - `step`, after every `log_every` steps and at the end of a segment: `step`, `loss` (the mean over
-  the steps since the line before), `lr` (in force at this step), `seconds` (of training so far,
-  evaluation left out), `grad_norm`, and for ZENITH `mean`, `zenith` and `scale`;
+  the steps since the line before), `lr` (in force at this step), `seconds` (of training so far by
+  the `clock` in `made`, evaluation left out), `grad_norm`, for ZENITH `mean`, `zenith`, `scale`;
 - `eval`, after each segment: `segment`, `step`, `epoch`, `train_loss` (the mean over the segment),
   the task's own measures, such as `test_accuracy` in percent, and `seconds`;
 - `end`: `outcome`, which is `finished`, `stopped` where the hours were spent before the planned

@@ -17,7 +17,7 @@ from experiments.tasks import PAPER, TEXT
 
 __all__ = ["LENGTHS", "STUDIES", "Length", "Study", "cells", "hours"]
 
-LINES = 8  # `step` records between two evaluations
+LINES = 4  # `step` records between two evaluations
 
 
 class Length(NamedTuple):
@@ -48,25 +48,37 @@ PROBED = ("zenith", "sgd", "sgd-cosine")  # of a toy, of which the others have n
 Rows = Callable[[Length], Iterable[Question]]
 
 
+class Part(NamedTuple):
+    """Rows of a study.
+
+    Attributes:
+        rows: what is asked.
+        tasks: of which, at each scale.
+        probes: of `experiments.probes`, which measure more at the evaluations.
+        seeds: how many, at desk and paper scale; 0, 1, ....
+    """
+
+    rows: Rows
+    tasks: Mapping[str, Sequence[str]]
+    probes: tuple[str, ...] = ()
+    seeds: int = 6
+
+
 class Study(NamedTuple):
     """What is run for a table or a figure.
 
     Attributes:
         title: what it shows.
-        parts: rows, and the tasks they are asked of at each scale.
-        seeds: at desk and paper scale; 0, 1, ....
+        parts: what is asked of which tasks; of a row that is in two, the first counts.
         paper: what of the paper it is; empty beyond.
         shown: the tables and figures of its report, see `experiments.report.study`.
-        probes: of `experiments.probes`, which measure more at the evaluations.
         best_rate: optimizers which are shown at the best of their rates too.
     """
 
     title: str
-    parts: Sequence[tuple[Rows, Mapping[str, Sequence[str]]]]
-    seeds: int = 6
+    parts: Sequence[Part]
     paper: str = ""
     shown: Sequence[str] = ("comparison", "lead", "figure1", "figure3f", "details")
-    probes: tuple[str, ...] = ()
     best_rate: Sequence[str] = ()
 
     @property
@@ -81,9 +93,8 @@ def cells(name: str, scale: str, seeds: int | None = None) -> list[Cell]:
     Args:
         name: of `STUDIES`.
         scale: `toy`, `desk` or `paper`.
-        seeds: how many; by default 2 at toy scale, and the study's own at the others.
+        seeds: how many; by default 2 at toy scale, and those of the study at the others.
     """
-    count = seeds or (2 if scale == "toy" else STUDIES[name].seeds)
     wanted = _wanted(scale)
     return [
         Cell(
@@ -91,8 +102,8 @@ def cells(name: str, scale: str, seeds: int | None = None) -> list[Cell]:
             replace(row, seed=seed, probes=tuple(sorted(wanted[task, row.name]))),
             (row.epochs or LENGTHS[task].epochs) * LENGTHS[task].steps,
         )
-        for (task, _), row in _asked(STUDIES[name], scale).items()
-        for seed in range(count)
+        for (task, _), (row, part) in _asked(STUDIES[name], scale).items()
+        for seed in range(seeds or (2 if scale == "toy" else part.seeds))
     ]
 
 
@@ -106,20 +117,19 @@ def _wanted(scale: str) -> Mapping[tuple[str, str], set[str]]:
     """By task and name, the probes of all studies that share the run."""
     wanted: dict[tuple[str, str], set[str]] = defaultdict(set)
     for study in STUDIES.values():
-        for key, row in _asked(study, scale).items():
-            probes = study.probes if scale != "toy" or row.optimizer in PROBED else ()
-            wanted[key] |= set(probes)
+        for key, (row, part) in _asked(study, scale).items():
+            wanted[key] |= {*part.probes} if scale != "toy" or row.optimizer in PROBED else set()
     return wanted
 
 
-def _asked(study: Study, scale: str) -> dict[tuple[str, str], Question]:
-    """The rows of a study by task and name, in their order."""
-    return {
-        (task, row.name): row
-        for rows, tasks in study.parts
-        for task in tasks[scale]
-        for row in _sized(rows, task, TOYS.get(task, {}) if scale == "toy" else {})
-    }
+def _asked(study: Study, scale: str) -> dict[tuple[str, str], tuple[Question, Part]]:
+    """The rows of a study by task and name, in their order, each with its part."""
+    found: dict[tuple[str, str], tuple[Question, Part]] = {}
+    for part in study.parts:
+        for task in part.tasks[scale]:
+            for row in _sized(part.rows, task, TOYS.get(task, {}) if scale == "toy" else {}):
+                found.setdefault((task, row.name), (row, part))
+    return found
 
 
 def _sized(rows: Rows, task: str, toy: Mapping[str, int]) -> Iterator[Question]:
@@ -133,6 +143,10 @@ def _sized(rows: Rows, task: str, toy: Mapping[str, int]) -> Iterator[Question]:
 def _of(*names: str, **options: Any) -> list[Question]:
     """One row for each optimizer, with the same options, of which a path names no default."""
     return [Question(name, options=recipe(name, options).chosen(options)) for name in names]
+
+
+def _claimed(_: Length) -> list[Question]:
+    return _of("zenith", "sgd", "sgd-cosine")
 
 
 def _block(name: str) -> Rows:
@@ -157,9 +171,13 @@ def _initial_rates(_: Length) -> list[Question]:
 
 def _regularised(_: Length) -> list[Question]:
     names = ("zenith", "dowg", "d-adaptation", "ali-g", "sps", "sgd", "sgd-cosine")
-    rows = [Question(name, l2=l2) for l2 in (0.0, 1e-4, 2e-4, 3e-4) for name in names]
+    rows = [Question(name, l2=l2) for l2 in (0.0, 1e-4, 3e-4) for name in names]
     decayed = ("zenith-decay", "zenith-decay-in-norm")
-    return [*rows, *(row for x in (1e-4, 2e-4, 3e-4) for row in _of(*decayed, weight_decay=x))]
+    return [*rows, *_of(*decayed, weight_decay=3e-4)]
+
+
+def _strongest(_: Length) -> list[Question]:
+    return [Question(name, l2=l2) for l2 in (0.0, 3e-4) for name in ("zenith", "sgd")]
 
 
 def _windows(length: Length) -> list[Question]:
@@ -169,24 +187,21 @@ def _windows(length: Length) -> list[Question]:
     return [*_of("zenith"), *(row for each in windows for row in _of("zenith", window=each))]
 
 
-def _stopped(length: Length) -> list[Question]:
-    """Stopped at each tenth: as it is, cooled down, averaged; and planned for that moment."""
-    tenths = sorted({ceil(length.epochs * tenth / 10) for tenth in range(1, 10)} - {length.epochs})
-    planned = [Question("sgd-cosine", epochs=epochs) for epochs in tenths]
-    return [*_of("zenith", "sgd", "sgd-cosine"), *planned]
+def _planned(length: Length) -> list[Question]:
+    """Planned to end at each fifth."""
+    fifths = sorted({ceil(length.epochs * fifth / 5) for fifth in range(1, 5)} - {length.epochs})
+    return [Question("sgd-cosine", epochs=epochs) for epochs in fifths]
 
 
 def _batches(length: Length) -> list[Question]:
     """Batches of so many examples, of which an epoch has two at least."""
     sizes = [size for size in (32, 128, 512, 2048) if size <= 64 * length.steps]
     asked = [None if size == 128 else size for size in sizes]  # 128 is the tasks' own
-    return [Question(name, batch=size) for size in asked for name in ("zenith", "sgd")]
+    return [Question("zenith", batch=size) for size in asked]
 
 
 def _signals(_: Length) -> list[Question]:
-    emas = (f"signal-ema-{decay}" for decay in (0.9, 0.99, 0.999))
-    signals = ("signal-halves", "signal-successive", "signal-loss", "sasa")
-    return _of("zenith", "sgd", "sgd-cosine", *emas, *signals)
+    return [*_claimed(_), *_of("signal-halves", "signal-loss", "sasa")]
 
 
 def _ablations(_: Length) -> list[Question]:
@@ -204,10 +219,7 @@ def _adamw(_: Length) -> list[Question]:
 
 
 def _clipped(_: Length) -> list[Question]:
-    clipped = [
-        row for x in (0.3, 1.0, 3.0) for row in _of("zenith-clip", "sgd-clip", max_grad_norm=x)
-    ]
-    return [*_of("zenith", "sgd"), *clipped]
+    return _of("zenith", "sgd", "zenith-clip", "sgd-clip")
 
 
 def _text(_: Length) -> list[Question]:
@@ -219,73 +231,79 @@ _CIFAR100 = ("cifar100-resnet50",)
 
 
 def _tasks(
-    desk: Sequence[str], paper: Sequence[str] = _CIFAR100, toy: str = "digits"
+    desk: Sequence[str], paper: Sequence[str] = _CIFAR100, toy: Sequence[str] = ("digits",)
 ) -> dict[str, Sequence[str]]:
-    return {"toy": (toy,), "desk": desk, "paper": paper}
+    return {"toy": toy, "desk": desk, "paper": paper}
 
 
 STUDIES = {
     "table3": Study(
         "Accuracy and time of every optimizer",
         [
-            (_block("A"), _tasks(DESK, _PAPER)),
-            (_tuned, _tasks(DESK, _PAPER)),
-            (_block("B"), _tasks(("desk-b",), _PAPER)),
+            Part(_claimed, _tasks(("desk-a",), _PAPER), ("sharpness", "line"), 10),
+            Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), seeds=10),
+            Part(_block("A"), _tasks(("desk-a",), _PAPER), ("sharpness", "line")),
+            Part(_block("A"), _tasks(("desk-b", "desk-c"), (), ()), seeds=3),
+            Part(_tuned, _tasks(("desk-c",), _PAPER), seeds=3),
+            Part(_block("B"), _tasks(("desk-b",), _PAPER), seeds=3),
         ],
         paper="Table 3, Figures 1, 2, 3d, 3e, 3f",
         shown=(
             *("table3", "lead", "figure1", "figure2", "figure3d", "figure3e", "figure3f"),
             *("profile", "details", "settings"),
         ),
-        probes=("sharpness", "line"),
         best_rate=("sgd", "sgd-cosine", "sgd-step"),
     ),
     "figure3a": Study(
         "Rate, sharpness of the minimum and accuracy of SGD",
-        [(_rates, _tasks(("desk-a",), _PAPER))],
+        [Part(_rates, _tasks(("desk-a",), _PAPER), ("sharpness",))],
         paper="Figures 3a, 3b",
         shown=("figure3ab", "details"),
-        probes=("sharpness",),
     ),
     "figure3g": Study(
         "The initial rate",
-        [(_initial_rates, _tasks(("desk-a",)))],
+        [Part(_initial_rates, _tasks(("desk-a",)), seeds=3)],
         paper="Figures 3g, 3h",
         shown=("figure3gh", "comparison", "lead", "details"),
     ),
     "table4": Study(
         "L2 regularisation",
-        [(_regularised, _tasks(("desk-b",), ("cifar100-resnet50", "food101-dla")))],
+        [
+            Part(_strongest, _tasks(("desk-b",), ("cifar100-resnet50", "food101-dla")), seeds=10),
+            Part(_regularised, _tasks(("desk-b",), ("cifar100-resnet50", "food101-dla")), seeds=3),
+        ],
         paper="Table 4, Figure 4",
         shown=("table4", "lead", "figure4", "details"),
     ),
     "figure6": Study(
         "The window",
-        [(_windows, _tasks(("desk-a",)))],
+        [Part(_windows, _tasks(("desk-a",)))],
         paper="Figure 6",
         shown=("figure6", "comparison", "details"),
     ),
     "horizon": Study(
         "Stopped at any time",
-        [(_stopped, _tasks(DESK))],
+        [
+            Part(_claimed, _tasks(DESK), ("average", "cooldown"), 10),
+            Part(_planned, _tasks(DESK)),
+        ],
         shown=("horizon", "stops", "comparison", "details"),
-        probes=("average", "cooldown"),
     ),
     "noise": Study(
         "How much of the norm is noise",
-        [(_batches, _tasks(("desk-a", "desk-c")))],
-        seeds=3,
+        [Part(_batches, _tasks(("desk-a", "desk-c")), ("noise",), 3)],
         shown=("noise", "shares", "comparison", "details"),
-        probes=("noise",),
     ),
     "signals": Study(
-        "What else could set the rate", [(_signals, _tasks(("desk-c", "desk-b")))], seeds=3
+        "What else could set the rate", [Part(_signals, _tasks(("desk-c", "desk-b")), seeds=3)]
     ),
-    "ablations": Study("ZENITH otherwise", [(_ablations, _tasks(DESK))], seeds=3),
-    "momentum": Study("With momentum", [(_momentum, _tasks(("desk-b", "desk-c")))]),
-    "adamw": Study("Over AdamW", [(_adamw, _tasks(DESK))], seeds=3),
-    "clipping": Study("With clipped gradients", [(_clipped, _tasks(DESK))], seeds=3),
+    "ablations": Study("ZENITH otherwise", [Part(_ablations, _tasks(DESK), seeds=3)]),
+    "momentum": Study("With momentum", [Part(_momentum, _tasks(("desk-b", "desk-c")), seeds=3)]),
+    "adamw": Study("Over AdamW", [Part(_adamw, _tasks(DESK), seeds=3)]),
+    "clipping": Study(
+        "With clipped gradients", [Part(_clipped, _tasks(("desk-b", "desk-c")), seeds=3)]
+    ),
     "text": Study(
-        "The next character of a text", [(_text, _tasks(TEXT, TEXT, "text-gru"))], seeds=3
+        "The next character of a text", [Part(_text, _tasks(TEXT, TEXT, ("text-gru",)), seeds=3)]
     ),
 }

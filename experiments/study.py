@@ -1,7 +1,7 @@
 """The command `study`: all runs of a table or figure in processes side by side, and its report."""
 
 from argparse import Namespace
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -41,11 +41,9 @@ def run(options: Namespace) -> int:
 def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> None:
     """Write the report of a study into `folder/reports/NAME`, from the records in `folder`."""
     study = STUDIES[_checked(name)]
-    rows: dict[str, list[str]] = defaultdict(list)
-    asked = cells(name, scale, seeds)
-    for cell in asked:
-        rows[cell.task].append(cell.question.name)
-    count = len({cell.question.seed for cell in asked})
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for cell in cells(name, scale, seeds):
+        rows[cell.task][cell.question.name] += 1
     out = folder / "reports" / name
     study_report(
         f"{study.title} ({study.paper or 'beyond the paper'})",
@@ -53,7 +51,6 @@ def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> Non
         folder,
         out,
         study.shown,
-        seeds=count,
         best_rate=study.best_rate,
         apart=study.apart,
     )

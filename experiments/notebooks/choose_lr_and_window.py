@@ -43,9 +43,7 @@ def made(asked: Sequence[Cell]) -> Tasks:
     """Make those of the runs that are not there yet; return all of them, by task, name and seed."""
     failures = run_all(asked, Place(Path(OUT), Path(DATA) if DATA else None, DEVICE))
     assert not failures, failures
-    rows = {asked[0].task: [cell.question.name for cell in asked]}
-    ((task, runs),) = gathered(Path(OUT), rows).items()
-    return {task: {name: {0: own[0]} for name, own in runs.items()}}  # other seeds may be there
+    return gathered(Path(OUT), {asked[0].task: {cell.question.name: 1 for cell in asked}})
 
 
 def best(tasks: Tasks) -> str:

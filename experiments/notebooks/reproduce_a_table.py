@@ -66,7 +66,7 @@ print(*(question.path(TASK) for question in asked), sep="\n")
 
 # %%
 names = list(dict.fromkeys(question.name for question in asked))
-(section,) = sections(gathered(Path(OUT), {TASK: names}), SEEDS)
+(section,) = sections(gathered(Path(OUT), {TASK: dict.fromkeys(names, SEEDS)}), SEEDS)
 Markdown(tables.table3(section))
 
 # %% [markdown]

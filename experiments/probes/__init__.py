@@ -5,8 +5,8 @@ A probe is a function of the run that returns measures, none where it is not due
 run goes on as it would have without. Its measures stand in the `eval` line.
 
 - `average`, at every evaluation: `averaged_accuracy`, the task's measures at a mean of the weights;
-- `cooldown`, at each tenth of the run: `cooldown_accuracy`, after a further tenth of its steps in
-  which the rate falls to 0; and with `average` `cooldown_averaged_accuracy`;
+- `cooldown`, at 10, 30, 50, 70 and 90 % of the run: `cooldown_accuracy`, after a further tenth of
+  its steps in which the rate falls to 0; and with `average` `cooldown_averaged_accuracy`;
 - `line`, at the last evaluation: `line_-1.0`, ..., `line_1.0`, the loss along a line through the
   weights;
 - `noise`, at each eighth of the run: `noise_share` and `full_norm`, of the norms of the batches

@@ -28,13 +28,15 @@ def average(run: "Run") -> dict[str, float]:
 def cooldown(run: "Run") -> dict[str, float]:
     """Return the task's measures after a branch whose rate falls linearly to 0.
 
-    The branch goes on for a tenth of the planned steps on the batches that would follow. What falls
+    It begins at 10, 30, 50, 70 and 90 % of the run, and ends a tenth of the run later, where others
+    are evaluated as they are, on the batches that would follow. What falls
     is the user's own `lr`, from what it is now; ZENITH goes on to scale it, and a scheduler is left
     out. An optimizer that has no such rate or cap (PAL, GeN, COCOB, DoWG, L4, SPS smooth) cannot be
     cooled down by it, and has no such measures.
     """
     name = run.recipe.lr_name
-    if not due(run, 10) or name not in run.optimizer.param_groups[0]:
+    odd = run.segment * 10 // run.task.segments % 2
+    if not (due(run, 10) and odd and name in run.optimizer.param_groups[0]):
         return {}
     branch, steps = run.branch(), max(1, run.task.steps * run.task.segments // 10)
     groups = branch.optimizer.param_groups

@@ -34,13 +34,13 @@ def settings(section: Section) -> str:
     return grid(["optimizer", "made by", "options", "rate planned", "tested at"], rows)
 
 
-def missing(tasks: Tasks, seeds: int) -> str:
-    """Return a line for each name that has fewer runs than there should be."""
+def missing(tasks: Tasks, rows: Mapping[str, Mapping[str, int]]) -> str:
+    """Return a line for each name that has fewer runs than `rows` has, as `gathered` takes them."""
     lines = [
-        f"- `{task}/{name}`: {len(own)} of {seeds} seeds"
+        f"- `{task}/{name}`: {len(own)} of {rows[task][name]} seeds"
         for task, runs in tasks.items()
         for name, own in runs.items()
-        if len(own) < seeds
+        if len(own) < rows[task][name]
     ]
     return "\n".join(lines) or "Nothing: every run is there and has ended."
 

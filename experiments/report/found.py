@@ -1,6 +1,6 @@
 """What there is to report on: the records of many files, whatever the state of one of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from experiments.errors import UserError
@@ -37,32 +37,30 @@ def sound(files: Iterable[Path], ended: bool = False) -> dict[Path, Records]:
     return found
 
 
-def gathered(folder: Path, rows: Mapping[str, Sequence[str]], seeds: int | None = None) -> Tasks:
+def gathered(folder: Path, rows: Mapping[str, Mapping[str, int]]) -> Tasks:
     """Return the runs of a study that have ended, from `folder/TASK/NAME/seed-N.jsonl[.gz]`.
 
     Args:
         folder: of the records.
-        rows: by task, the names of the runs that there should be.
-        seeds: how many runs there should be of each: a seed that is no lower is not among them, and
-            left out; by default none is.
+        rows: by task, the names of the runs that there should be, and how many of each, with seeds
+            0, 1, ...; what is there beyond these is left out.
 
     Raises:
         UserError: naming the file or folder, if there is no run at all, a run is there twice or in
             the folder of another, or the runs of a task are not of one question.
     """
-    tasks = {task: _gathered(folder / task, {*names}, seeds) for task, names in rows.items()}
+    tasks = {task: _gathered(folder / task, seeds) for task, seeds in rows.items()}
     if not any(own for runs in tasks.values() for own in runs.values()):
         raise UserError(f"{folder}: holds no finished run of {', '.join(rows)}")
     return tasks
 
 
-def _gathered(folder: Path, names: Iterable[str], seeds: int | None) -> Runs:
-    there = [folder / name for name in sorted(names) if any((folder / name).glob("seed-*.jsonl*"))]
+def _gathered(folder: Path, seeds: Mapping[str, int]) -> Runs:
+    there = [folder / name for name in sorted(seeds) if any((folder / name).glob("seed-*.jsonl*"))]
     found = sound((path for place in there for path in paths(place)), ended=True)
-    if seeds is not None:
-        found = {path: run for path, run in found.items() if run.header["seed"] < seeds}
-    runs = grouped(found)
     for path, run in found.items():
         if own_name(run.header) != path.parent.name:
             raise UserError(f"{path}: is a run of {own_name(run.header)}, which its folder is not")
-    return {name: runs.get(name, {}) for name in sorted(names, key=place)}
+    asked = {p: run for p, run in found.items() if run.header["seed"] < seeds[p.parent.name]}
+    runs = grouped(asked)
+    return {name: runs.get(name, {}) for name in sorted(seeds, key=place)}

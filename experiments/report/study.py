@@ -27,12 +27,11 @@ TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
 
 def study_report(
     name: str,
-    rows: Mapping[str, Sequence[str]],
+    rows: Mapping[str, Mapping[str, int]],
     folder: Path,
     out: Path,
     parts: Sequence[str],
     *,
-    seeds: int | None = None,
     best_rate: Sequence[str] = (),
     apart: bool = True,
 ) -> None:
@@ -42,12 +41,10 @@ def study_report(
 
     Args:
         name: of the study.
-        rows: by task, the names of its runs (`Question.name`).
+        rows: by task, the names of its runs (`Question.name`), and how many seeds of each.
         folder: of the records, `TASK/NAME/seed-N.jsonl[.gz]`; runs under way are left out.
         out: where to write.
         parts: what to show, in this order: names of `TABLES` and of `FIGURES`.
-        seeds: how many runs there should be of each name, those of seeds 0, 1, ...; by default as
-            many as any has.
         best_rate: the optimizers with a row at the best of their rates; see `sections`.
         apart: never compare block A with block B; False where the study is about just that.
 
@@ -56,9 +53,9 @@ def study_report(
             folder of another, the runs of a task are not of one question, or nothing can be
             written.
     """
-    tasks = gathered(folder, rows, seeds)
-    count = seeds or max(len(own) for runs in tasks.values() for own in runs.values())
-    found = sections(tasks, count, best_rate, apart)
+    tasks = gathered(folder, rows)
+    most = max(seeds for names in rows.values() for seeds in names.values())
+    found = sections(tasks, most, best_rate, apart)
     with explained(f"{out}: cannot be written"):
         out.mkdir(parents=True, exist_ok=True)
     text = [f"# {name}"]
@@ -66,7 +63,7 @@ def study_report(
         text += [f"## {section.title}"] if section.title else []
         suffix = f"-{'abc'[i]}" if len(found) > 1 else ""
         text += [_part(part, section, out / f"{part}{suffix}.png") for part in parts]
-    text += ["## What is missing", account.missing(tasks, count)]
+    text += ["## What is missing", account.missing(tasks, rows)]
     text += ["## Compute", account.compute(tasks)]
     write(out / REPORT, ("\n\n".join(text) + "\n").encode())
 
