@@ -26,8 +26,13 @@ def runs_of(optimizer, *accuracies, **question):
     ]
 
 
+def wanted(rows, seeds=3):
+    """So many runs of each name."""
+    return {task: dict.fromkeys(names, seeds) for task, names in rows.items()}
+
+
 def sections_of(folder, runs, rows, **options):
-    return sections(gathered(write(folder, *runs), rows), **options)
+    return sections(gathered(write(folder, *runs), wanted(rows, 21)), **options)
 
 
 def cells(table):
@@ -135,7 +140,8 @@ def test_the_stops_by_hand(tmp_path):
     (_, other) = sections_of(tmp_path, [], {"digits": names, "none": ["zenith"]})[0].columns
     for table in (stops.stops, stops.shares):
         assert table(section._replace(columns=[other])).startswith("| none ")
-    study_report("h", {"digits": names, "none": ["sgd"]}, tmp_path, tmp_path / "out", ["horizon"])
+    rows = wanted({"digits": names, "none": ["sgd"]})
+    study_report("h", rows, tmp_path, tmp_path / "out", ["horizon"])
     assert "stands where that ends" in (tmp_path / "out" / "report.md").read_text()
 
 
@@ -358,7 +364,7 @@ def test_all_measures_of_a_task(tmp_path):
 
 
 def test_settings_missing_runs_and_machines(tmp_path):
-    rows = {"digits": ["zenith,window=50", "schedule-free", "sgd-plateau"]}
+    rows = {"digits": {"zenith,window=50": 2, "schedule-free": 3, "sgd-plateau": 2}}
     write(tmp_path, *runs_of("zenith", 90.0, 91.0, options={"window": 50}))
     write(tmp_path, *runs_of("sgd-plateau", 90.0, made={"torch": "2", "together": ["sgd"]}))
     tasks = gathered(tmp_path, rows)
@@ -372,9 +378,9 @@ def test_settings_missing_runs_and_machines(tmp_path):
     assert found["SGD + ReduceLROnPlateau"][::2] == ["torch.optim.sgd:SGD", "each epoch"]
     assert found["schedule-free SGD †"][0] == "schedulefree:SGDScheduleFree"
     assert found["schedule-free SGD †"][3] == "averaged weights"
-    assert account.missing(tasks, 2).splitlines() == [
+    assert account.missing(tasks, rows).splitlines() == [
         "- `digits/sgd-plateau`: 1 of 2 seeds",
-        "- `digits/schedule-free`: 0 of 2 seeds",
+        "- `digits/schedule-free`: 0 of 3 seeds",
     ]
     machines = {row: [*line.values()][1:] for row, line in cells(account.compute(tasks)).items()}
     assert machines == {name: ["1", "0.01"] for name in ("threads 0", "threads 1", "torch 2")}
@@ -388,7 +394,7 @@ def test_names():
 def test_only_what_was_asked_for_and_has_ended_is_read(tmp_path, capsys):
     going = trained(outcome=None, optimizer="sgd", seed=1)
     write(tmp_path, *runs_of("zenith", 90.0), *runs_of("sgd", 90.0), going, *runs_of("dog", 90.0))
-    tasks = gathered(tmp_path, {"digits": ["zenith", "sgd", "pal"]})
+    tasks = gathered(tmp_path, wanted({"digits": ["zenith", "sgd", "pal"]}))
     assert {name: [*own] for name, own in tasks["digits"].items()} == {
         "zenith": [0],
         "sgd": [0],
@@ -399,32 +405,33 @@ def test_only_what_was_asked_for_and_has_ended_is_read(tmp_path, capsys):
 
 
 def test_seeds_that_were_not_asked_for_are_left_out(tmp_path):
-    rows = {"digits": ["zenith", "sgd"]}
+    rows = {"digits": {"zenith": 2, "sgd": 1}}
     write(tmp_path, *runs_of("zenith", 90.0, 91.0, 10.0), *runs_of("sgd", 80.0, 81.0, 82.0))
-    study_report("table3", rows, tmp_path, tmp_path / "out", ["comparison"], seeds=2)
+    study_report("table3", rows, tmp_path, tmp_path / "out", ["comparison"])
     text = (tmp_path / "out" / "report.md").read_text()
     assert "90.50 ± 0.71" in text
-    assert "80.50 ± 0.71" in text
-    assert "2 of" not in text
-    assert {*gathered(tmp_path, rows)["digits"]["sgd"]} == {0, 1, 2}
+    assert "80.00 (1.0 s), 1 of 2 seeds" in text
+    assert "Nothing: every run is there" in text
+    found = gathered(tmp_path, rows)["digits"]
+    assert {name: [*own] for name, own in found.items()} == {"zenith": [0, 1], "sgd": [0]}
     with pytest.raises(UserError, match="holds no finished run of digits"):
-        gathered(tmp_path, rows, seeds=0)
+        gathered(tmp_path, {"digits": {"zenith": 0, "sgd": 0}})
 
 
 def test_a_study_without_runs_or_with_a_run_in_the_wrong_folder(tmp_path):
     with pytest.raises(UserError, match="holds no finished run of digits, text"):
-        gathered(tmp_path, {"digits": ["sgd"], "text": []})
+        gathered(tmp_path, {"digits": {"sgd": 1}, "text": {}})
     write(tmp_path, *runs_of("zenith", 90.0))
     (tmp_path / "digits" / "zenith").rename(tmp_path / "digits" / "sgd")
     with pytest.raises(
         UserError, match=r"seed-0.jsonl: is a run of zenith, which its folder is not"
     ):
-        gathered(tmp_path, {"digits": ["sgd"]})
+        gathered(tmp_path, {"digits": {"sgd": 1}})
 
 
 def test_a_report_is_the_same_files_for_the_same_records(tmp_path):
     runs = [*runs_of("zenith", 90.0, 91.0), *runs_of("zenith", 92.0, options=MOMENTUM)]
-    rows = {"digits": ["zenith", "zenith,momentum=0.9"]}
+    rows = {"digits": {"zenith": 2, "zenith,momentum=0.9": 2}}
     for name in ("plain", "zipped"):
         write(tmp_path / name, *runs)
     for path in [*(tmp_path / "zipped").rglob("*.jsonl")]:
@@ -433,7 +440,7 @@ def test_a_report_is_the_same_files_for_the_same_records(tmp_path):
     found = []
     for name in ("plain", "zipped"):
         out = tmp_path / name / "out"
-        study_report("table3", rows, tmp_path / name, out, ["comparison", "figure1"], seeds=2)
+        study_report("table3", rows, tmp_path / name, out, ["comparison", "figure1"])
         found.append({path.name: path.read_bytes() for path in out.iterdir()})
     assert found[0] == found[1]
     assert {*found[0]} == {"report.md", "figure1-a.png", "figure1-b.png"}
@@ -449,4 +456,4 @@ def test_a_report_that_cannot_be_written(tmp_path):
     write(tmp_path, *runs_of("zenith", 90.0))
     (tmp_path / "out").touch()
     with pytest.raises(UserError, match=r"out: cannot be written \(File exists\)"):
-        study_report("table3", {"digits": ["zenith"]}, tmp_path, tmp_path / "out", ["table3"])
+        study_report("table3", {"digits": {"zenith": 1}}, tmp_path, tmp_path / "out", ["table3"])

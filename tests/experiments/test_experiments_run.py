@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -279,6 +280,17 @@ def test_a_run_whose_hours_are_spent_says_that_it_was_stopped(tmp_path, digits):
     found = read(tmp_path / question.path("digits"))
     assert (found.outcome, len(found.evals)) == ("stopped", 1)
     assert (found.header["hours"], Question.of(found.header)) == (1e-9, question)
+
+
+@pytest.mark.parametrize(("threads", "clock"), [(1, "process_time"), (2, "perf_counter")])
+def test_one_thread_is_timed_by_its_own_clock(threads, clock, digits, monkeypatch):
+    ticks = iter(range(0, 1000, 7))
+    monkeypatch.setattr(f"time.{clock}", lambda: next(ticks))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    run = Run(digits, Question("sgd"))
+    for batch in islice(digits.batches(0, 0), 3):
+        run.step(batch)
+    assert run.seconds == 21  # a tick as a step begins, and one as it ends
 
 
 def test_a_finished_run_is_kept_where_it_has_the_probes_and_more(tmp_path, digits):

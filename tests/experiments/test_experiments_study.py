@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from _demo import command, environment
@@ -51,8 +52,17 @@ def test_table3_asks_both_blocks_and_the_best_of_three_rates():
     for block in BLOCKS.values():
         for name, options in block:
             assert ",".join([name, *(f"{k}={v:g}" for k, v in options.items())]) in asked
-    assert {"sgd,lr=0.03", "sgd,lr=0.3", "sgd-cosine,lr=0.3", "sgd-step,lr=0.03"} <= set(asked)
+    tuned = {"sgd,lr=0.03", "sgd,lr=0.3", "sgd-cosine,lr=0.3", "sgd-step,lr=0.03"}
+    assert tuned <= {*names("table3", "desk-c")}
     assert "schedule-free" not in names("table3", "desk-a")
+
+
+def test_a_row_has_the_seeds_of_its_part():
+    found = Counter((c.task, c.question.name) for c in cells("table3", "desk"))
+    assert [found[f"desk-{which}", "zenith"] for which in "abc"] == [10, 10, 10]
+    assert [found[f"desk-{which}", "pal"] for which in "abc"] == [6, 3, 3]
+    again = Counter((c.task, c.question.name) for c in cells("table3", "desk", seeds=2))
+    assert {*again.values()} == {2}
 
 
 def test_a_run_that_studies_share_has_the_probes_of_them_all():
@@ -64,9 +74,9 @@ def test_a_run_that_studies_share_has_the_probes_of_them_all():
     assert shared[0].question.probes == ("average", "cooldown", "line", "noise", "sharpness")
 
 
-def test_a_cosine_is_planned_for_each_tenth():
+def test_a_cosine_is_planned_for_each_fifth():
     planned = [name for name in names("horizon", "desk-a") if "epochs" in name]
-    assert planned == [f"sgd-cosine,epochs={tenth}0" for tenth in range(1, 10)]
+    assert planned == [f"sgd-cosine,epochs={epochs}" for epochs in (20, 40, 60, 80)]
 
 
 @pytest.fixture(scope="module")
