@@ -204,6 +204,11 @@ def _signals(_: Length) -> list[Question]:
     return [*_claimed(_), *_of("signal-halves", "signal-loss", "sasa")]
 
 
+def _more_signals(_: Length) -> list[Question]:
+    emas = (f"signal-ema-{decay}" for decay in (0.9, 0.99, 0.999))
+    return _of(*emas, "signal-successive")
+
+
 def _ablations(_: Length) -> list[Question]:
     return _of(
         "zenith", *(f"ablation-{what}" for what in ("exponential", "first", "late", "layers"))
@@ -295,7 +300,11 @@ STUDIES = {
         shown=("noise", "shares", "comparison", "details"),
     ),
     "signals": Study(
-        "What else could set the rate", [Part(_signals, _tasks(("desk-c", "desk-b")), seeds=3)]
+        "What else could set the rate",
+        [
+            Part(_signals, _tasks(("desk-c", "desk-b")), seeds=3),
+            Part(_more_signals, _tasks(()), seeds=3),
+        ],
     ),
     "ablations": Study("ZENITH otherwise", [Part(_ablations, _tasks(DESK), seeds=3)]),
     "momentum": Study("With momentum", [Part(_momentum, _tasks(("desk-b", "desk-c")), seeds=3)]),
