@@ -53,7 +53,7 @@ def listing(packages: Mapping[str, str]) -> str:
 
 def status(name: str) -> str:
     """Return whether there is a report of a study."""
-    return "measured" if (RESULTS / name / "report.md").exists() else "not measured"
+    return "measured" if (RESULTS / "reports" / name / "report.md").exists() else "not measured"
 
 
 def _part(title: str, rows: Mapping[str, str]) -> str:

@@ -242,6 +242,15 @@ def _tasks(
 
 
 STUDIES = {
+    "claims": Study(
+        "The primary claims",
+        [
+            Part(_claimed, _tasks(("desk-a",)), ("average", "cooldown", "sharpness"), 10),
+            Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), ("average", "cooldown"), 10),
+            Part(_strongest, _tasks(("desk-b",)), seeds=10),
+        ],
+        shown=("claims", "comparison", "lead", "figure1", "figure3f", "details"),
+    ),
     "table3": Study(
         "Accuracy and time of every optimizer",
         [

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from experiments.errors import explained
-from experiments.report import account, stops, tables
+from experiments.report import account, claims, stops, tables
 from experiments.report.figures import FIGURES, picture
 from experiments.report.found import gathered
 from experiments.report.sections import Section, sections
@@ -16,6 +16,7 @@ REPORT = "report.md"
 TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "table3": ("Accuracy and time, beside the paper's table 3", tables.table3),
     "table4": ("Accuracy and time, beside the paper's table 4", tables.table4),
+    "claims": ("The primary claims", claims.claims),
     "comparison": ("Accuracy and time", tables.comparison),
     "lead": ("How far ZENITH is ahead of each, and what a test says of it", tables.lead),
     "stops": ("Accuracy when stopped at a part of the run", stops.stops),
