@@ -26,12 +26,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listing.set_defaults(run=show_list)
     _add_run(commands.add_parser("run", help="train one network by one optimizer with one seed"))
     _add_study(commands.add_parser("study", help="all runs of a table or figure, and its report"))
+    _add_check(commands.add_parser("check", help="make a sample of the runs in a folder anew"))
     cost.add_commands(commands)
     return parser.parse_args(argv)
 
 
 SCALES = ["toy", "desk", "paper"]
 _OF_DEMO, _OF_STUDIES = Path("zenith-demo"), Path("zenith-studies")
+_RESULTS = Path(__file__).parent / "results"
 _STUDIES = f"of records and reports, shared by all studies; by default {_OF_STUDIES}"
 
 Option = tuple[str, Any, str, Any, str]  # name, type, metavar, default, help
@@ -118,6 +120,20 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=["cpu", "cuda"], default="cpu")
 
 
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=run_check)
+    parser.description = (
+        "Make some of the runs in a folder anew, and compare: on the same machine the records are "
+        "the same, and on another the accuracy is within the spread of the seeds."
+    )
+    add = parser.add_argument
+    add("folder", type=Path, nargs="?", metavar="DIR", default=_RESULTS, help="by default ours")
+    add("--sample", type=size, metavar="N", default=5, help="how many; by default 5")
+    add("--seed", type=count, metavar="N", default=0, help="of the choice; by default 0")
+    add("--jobs", type=size, metavar="N", default=1, help="processes of a thread; by default 1")
+    add("--data", type=Path, metavar="DIR", help="the files of the tasks")
+
+
 def run_demo(options: argparse.Namespace) -> int:
     """Compare ZENITH with SGD."""
     from experiments import demo
@@ -147,6 +163,13 @@ def run_study(options: argparse.Namespace) -> int:
         own = ["--device", options.device, "--out", str(options.out / "table1")]
         return main(["cost", "overhead", *toy, *own])
     return study.run(options)
+
+
+def run_check(options: argparse.Namespace) -> int:
+    """Make a sample of runs anew."""
+    from experiments import check
+
+    return check.run(options)
 
 
 def show_list(_options: argparse.Namespace) -> None:
