@@ -1,6 +1,5 @@
 """Numbers on the command line, checked as they are read."""
 
-import math
 from collections.abc import Callable
 
 from zenith.cli import checked, number, size
@@ -17,5 +16,5 @@ def up_to(limit: int) -> Callable[[str], int]:
 count = checked(int, "an integer from 0 to 999999", lambda value: 0 <= value < 1_000_000)
 # Far beyond any run here; above it, the ring would just fill the memory.
 window = up_to(1_000_000)
-rate = checked(float, "a finite number > 0", lambda value: 0 < value < math.inf)
+rate = checked(float, "a number > 0, at most 1e30", lambda value: 0 < value <= 1e30)  # of float32
 share = checked(float, "at least 0 and below 1", lambda value: 0 <= value < 1)

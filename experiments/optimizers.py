@@ -49,9 +49,13 @@ def _of_dog(optimizer: Any) -> float:
     return float(optimizer.param_groups[0]["eta"][0])
 
 
-def _adapted(optimizer: Any) -> float:
+def _of_prodigy(optimizer: Any) -> float:
     group = optimizer.param_groups[0]
     return float(group["d"] * group["lr"])
+
+
+def _of_d_adaptation(optimizer: Any) -> float:
+    return _of_prodigy(optimizer) / float(optimizer.param_groups[0]["g0_norm"])
 
 
 def _doubling(setting: Setting) -> dict[str, float]:
@@ -100,9 +104,9 @@ OPTIMIZERS = {
     "dog": Recipe("DoG", "dog:DoG", {}, rate=_of_dog, told=_by_norm, paper=Paper(19.98, 15.86, 1)),
     "dowg": Recipe("DoWG", rivals.DoWG, {}, paper=Paper(22.06, 27.91, 1)),
     "d-adaptation": Recipe(
-        "D-Adaptation", _D_ADAPTATION, {}, rate=_adapted, paper=Paper(24.16, 40.12, 3)
+        "D-Adaptation", _D_ADAPTATION, {}, rate=_of_d_adaptation, paper=Paper(24.16, 40.12, 3)
     ),
-    "prodigy": Recipe("Prodigy", _PRODIGY, {}, rate=_adapted, paper=Paper(29.14, 68.97, 4)),
+    "prodigy": Recipe("Prodigy", _PRODIGY, {}, rate=_of_prodigy, paper=Paper(29.14, 68.97, 4)),
     "l4": Recipe("L4", rivals.L4, {}, paper=Paper(31.31, 81.55, 2)),
     "ali-g": Recipe(
         "ALI-G", "pytorch_optimizer:AliG", _SGD, paper=Paper(20.47, 18.72, 0), lr_name="max_lr"
@@ -146,11 +150,11 @@ OPTIMIZERS = {
         _D_ADAPTATION,
         {"momentum": 0.9},
         _tenthed_twice,
-        rate=_adapted,
+        rate=_of_d_adaptation,
         horizon=True,
     ),
     "prodigy-cosine": Recipe(
-        "Prodigy + cosine", _PRODIGY, {}, CosineAnnealingLR, rate=_adapted, horizon=True
+        "Prodigy + cosine", _PRODIGY, {}, CosineAnnealingLR, rate=_of_prodigy, horizon=True
     ),
     # From here on in studies of their own alone, and in neither of the blocks below.
     **{

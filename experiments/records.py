@@ -45,6 +45,7 @@ _HEADER: dict[str, Any] = {
     **dict.fromkeys(("epochs", "l2"), int | float),
     "options": dict,
 }
+_MORE = {"sized": dict, "made": dict, "probes": list, "amp": bool, "classes": int, "measure": str}
 _NUMBERS = {
     "step": ("step", "loss", "lr", "seconds", "grad_norm"),
     "eval": ("segment", "step", "epoch", "train_loss", "seconds"),
@@ -201,6 +202,8 @@ def read(path: Path) -> Records:
     for n, record in enumerate(records[1:], start=2):
         kinds[_checked_kind(record, f"{path}, line {n}")].append(record)
     end = kinds["end"]
+    if end and not kinds["eval"] and end[0]["outcome"] != "diverged":
+        raise UserError(f"{path}: {end[0]['outcome']} without an evaluation")
     return Records(records[0], kinds["step"], kinds["eval"], end[0]["outcome"] if end else None)
 
 
@@ -264,8 +267,12 @@ def _check_header(header: Record, place: str) -> None:
     if header.get("kind") != "run" or header.get("format") != FORMAT:
         raise UserError(f"{place}: must be of kind `run` and `format` {FORMAT}")
     wrong = [name for name, kind in _HEADER.items() if not isinstance(header.get(name), kind)]
-    options = {} if wrong else header["options"]
-    wrong += [name for name, value in options.items() if not isinstance(value, int | float)]
+    wrong += [
+        name for name, kind in _MORE.items() if not isinstance(header.get(name, kind()), kind)
+    ]
+    pairs = {} if wrong else {**header["options"], **header.get("sized", {})}
+    pairs |= {"hours": header.get("hours") or 0}
+    wrong += [name for name, value in pairs.items() if not isinstance(value, int | float)]
     if wrong:
         raise UserError(f"{place}: `{wrong[0]}` is missing or not what it must be")
 

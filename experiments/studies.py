@@ -39,7 +39,7 @@ LENGTHS = {
     # At paper scale, with the paper's hours instead of measured seconds.
     **{
         name: Length(PAPER[name].epochs, steps, seconds=3600 * PAPER[name].hours)
-        for name, steps in zip(PAPER, (421, 390, 390, 532, 703, 890), strict=True)
+        for name, steps in zip(PAPER, (421, 351, 351, 532, 703, 890), strict=True)
     },
 }
 DESK = ("desk-a", "desk-b", "desk-c")
@@ -55,13 +55,20 @@ class Part(NamedTuple):
         rows: what is asked.
         tasks: of which, at each scale.
         probes: of `experiments.probes`, which measure more at the evaluations.
-        seeds: how many, at desk and paper scale; 0, 1, ....
+        seeds: how many; 0, 1, ....
+        desk: how many at desk scale, where these are fewer.
     """
 
     rows: Rows
     tasks: Mapping[str, Sequence[str]]
     probes: tuple[str, ...] = ()
     seeds: int = 6
+    desk: int | None = None
+
+    def count(self, scale: str) -> int:
+        """Return how many seeds it has."""
+        own = {"toy": 2, "desk": self.desk}.get(scale)
+        return own or self.seeds
 
 
 class Study(NamedTuple):
@@ -103,7 +110,7 @@ def cells(name: str, scale: str, seeds: int | None = None) -> list[Cell]:
             (row.epochs or LENGTHS[task].epochs) * LENGTHS[task].steps,
         )
         for (task, _), (row, part) in _asked(STUDIES[name], scale).items()
-        for seed in range(seeds or (2 if scale == "toy" else part.seeds))
+        for seed in range(seeds or part.count(scale))
     ]
 
 
@@ -169,11 +176,12 @@ def _initial_rates(_: Length) -> list[Question]:
     return [*asked, *_of("dowg", "d-adaptation")]
 
 
-def _regularised(_: Length) -> list[Question]:
+def _regularised(*strengths: float) -> Rows:
+    """Every optimizer of Table 4 with L2 of so much; ZENITH with weight decay of the last."""
     names = ("zenith", "dowg", "d-adaptation", "ali-g", "sps", "sgd", "sgd-cosine")
-    rows = [Question(name, l2=l2) for l2 in (0.0, 1e-4, 3e-4) for name in names]
-    decayed = ("zenith-decay", "zenith-decay-in-norm")
-    return [*rows, *_of(*decayed, weight_decay=3e-4)]
+    rows = [Question(name, l2=l2) for l2 in strengths for name in names]
+    decayed = _of("zenith-decay", "zenith-decay-in-norm", weight_decay=strengths[-1])
+    return lambda _: [*rows, *decayed]
 
 
 def _strongest(_: Length) -> list[Question]:
@@ -187,10 +195,14 @@ def _windows(length: Length) -> list[Question]:
     return [*_of("zenith"), *(row for each in windows for row in _of("zenith", window=each))]
 
 
-def _planned(length: Length) -> list[Question]:
-    """Planned to end at each fifth."""
-    fifths = sorted({ceil(length.epochs * fifth / 5) for fifth in range(1, 5)} - {length.epochs})
-    return [Question("sgd-cosine", epochs=epochs) for epochs in fifths]
+def _planned(parts: int) -> Rows:
+    """Planned to end at each of so many equal parts of the run."""
+
+    def rows(length: Length) -> list[Question]:
+        ends = {ceil(length.epochs * part / parts) for part in range(1, parts)} - {length.epochs}
+        return [Question("sgd-cosine", epochs=epochs) for epochs in sorted(ends)]
+
+    return rows
 
 
 def _batches(length: Length) -> list[Question]:
@@ -223,8 +235,10 @@ def _adamw(_: Length) -> list[Question]:
     return _of("adamw-zenith", "adamw", "adamw-cosine")
 
 
-def _clipped(_: Length) -> list[Question]:
-    return _of("zenith", "sgd", "zenith-clip", "sgd-clip")
+def _clipped(*norms: float) -> Rows:
+    names = ("zenith-clip", "sgd-clip")
+    clipped = [row for norm in norms for row in _of(*names, max_grad_norm=norm)]
+    return lambda _: [*_of("zenith", "sgd"), *clipped]
 
 
 def _text(_: Length) -> list[Question]:
@@ -233,6 +247,7 @@ def _text(_: Length) -> list[Question]:
 
 _PAPER = tuple(PAPER)
 _CIFAR100 = ("cifar100-resnet50",)
+_TABLE4 = ("cifar100-resnet50", "food101-dla")
 
 
 def _tasks(
@@ -257,9 +272,9 @@ STUDIES = {
             Part(_claimed, _tasks(("desk-a",), _PAPER), ("sharpness", "line"), 10),
             Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), seeds=10),
             Part(_block("A"), _tasks(("desk-a",), _PAPER), ("sharpness", "line")),
-            Part(_block("A"), _tasks(("desk-b", "desk-c"), (), ()), seeds=3),
-            Part(_tuned, _tasks(("desk-c",), _PAPER), seeds=3),
-            Part(_block("B"), _tasks(("desk-b",), _PAPER), seeds=3),
+            Part(_block("A"), _tasks(("desk-b", "desk-c"), (), ()), desk=3),
+            Part(_tuned, _tasks(("desk-c",), _PAPER), desk=3),
+            Part(_block("B"), _tasks(("desk-b",), _PAPER), desk=3),
         ],
         paper="Table 3, Figures 1, 2, 3d, 3e, 3f",
         shown=(
@@ -276,15 +291,16 @@ STUDIES = {
     ),
     "figure3g": Study(
         "The initial rate",
-        [Part(_initial_rates, _tasks(("desk-a",)), seeds=3)],
+        [Part(_initial_rates, _tasks(("desk-a",)), desk=3)],
         paper="Figures 3g, 3h",
         shown=("figure3gh", "comparison", "lead", "details"),
     ),
     "table4": Study(
         "L2 regularisation",
         [
-            Part(_strongest, _tasks(("desk-b",), ("cifar100-resnet50", "food101-dla")), seeds=10),
-            Part(_regularised, _tasks(("desk-b",), ("cifar100-resnet50", "food101-dla")), seeds=3),
+            Part(_strongest, _tasks(("desk-b",), _TABLE4), seeds=10),
+            Part(_regularised(0.0, 1e-4, 3e-4), _tasks(("desk-b",), _TABLE4), desk=3),
+            Part(_regularised(1e-4, 2e-4), _tasks((), _TABLE4)),
         ],
         paper="Table 4, Figure 4",
         shown=("table4", "lead", "figure4", "details"),
@@ -299,7 +315,8 @@ STUDIES = {
         "Stopped at any time",
         [
             Part(_claimed, _tasks(DESK), ("average", "cooldown"), 10),
-            Part(_planned, _tasks(DESK)),
+            Part(_planned(5), _tasks(DESK)),
+            Part(_planned(10), _tasks(())),
         ],
         shown=("horizon", "stops", "comparison", "details"),
     ),
@@ -311,17 +328,22 @@ STUDIES = {
     "signals": Study(
         "What else could set the rate",
         [
-            Part(_signals, _tasks(("desk-c", "desk-b")), seeds=3),
-            Part(_more_signals, _tasks(()), seeds=3),
+            Part(_signals, _tasks(("desk-c", "desk-b")), desk=3),
+            Part(_more_signals, _tasks(())),
         ],
     ),
-    "ablations": Study("ZENITH otherwise", [Part(_ablations, _tasks(DESK), seeds=3)]),
-    "momentum": Study("With momentum", [Part(_momentum, _tasks(("desk-b", "desk-c")), seeds=3)]),
-    "adamw": Study("Over AdamW", [Part(_adamw, _tasks(DESK), seeds=3)]),
+    "ablations": Study("ZENITH otherwise", [Part(_ablations, _tasks(DESK), desk=3)]),
+    "momentum": Study("With momentum", [Part(_momentum, _tasks(("desk-b", "desk-c")), desk=3)]),
+    "adamw": Study("Over AdamW", [Part(_adamw, _tasks(DESK), desk=3)]),
     "clipping": Study(
-        "With clipped gradients", [Part(_clipped, _tasks(("desk-b", "desk-c")), seeds=3)]
+        "With clipped gradients",
+        [
+            Part(_clipped(1.0), _tasks(("desk-b", "desk-c")), desk=3),
+            Part(_clipped(0.3, 3.0), _tasks(())),
+        ],
     ),
     "text": Study(
-        "The next character of a text", [Part(_text, _tasks(TEXT, TEXT, ("text-gru",)), seeds=3)]
+        "The next character of a text",
+        [Part(_text, _tasks(TEXT, TEXT, ("text-gru",)), desk=3)],
     ),
 }

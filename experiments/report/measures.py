@@ -39,10 +39,13 @@ class Reach(NamedTuple):
 
 
 def main_measure(run: Records) -> str:
-    """Return what a run is judged by: `test_accuracy`, or else its first measure of the test set.
+    """Return what a run is judged by.
 
-    A run without any, as one that diverged before its first evaluation, is judged by its accuracy.
+    That is the `measure` of its header, or else `test_accuracy`, or else its first measure of the
+    test set; of a run without any, as one that diverged before its first evaluation, the accuracy.
     """
+    if "measure" in run.header:
+        return str(run.header["measure"])
     names = [name for line in run.evals[:1] for name in line if name.startswith("test_")]
     return "test_accuracy" if "test_accuracy" in names else next(iter(names), "test_accuracy")
 
@@ -127,7 +130,7 @@ def moment(run: Records, name: str, loss: float | None = None) -> Record | None:
     if run.outcome == "diverged" or not lines:
         return None
     if loss is None:
-        return lines[-1]
+        return lines[-1] if lines[-1] is run.evals[-1] else None
     lines = [line for line in lines if line.get(f"{name}_loss") is not None]
     for above, below in pairwise(lines):
         if above[f"{name}_loss"] > loss >= below[f"{name}_loss"]:

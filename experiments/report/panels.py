@@ -134,11 +134,11 @@ def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
 
 
 def finished(figure: Figure) -> Figure:
-    """Say in each panel without a line that there are no runs; make the one legend."""
+    """Say in each panel without a line that nothing was measured; make the one legend."""
     handles: dict[str, Any] = {}
     for axes in figure.axes:
         if not axes.lines:
-            axes.text(0.5, 0.5, "no runs", transform=axes.transAxes, ha="center")
+            axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
     if handles:

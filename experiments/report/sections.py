@@ -21,6 +21,10 @@ _TITLES = {
 }
 
 
+# What ZENITH is over, and so compared with, where it is not SGD.
+_LIKE = {"adamw-zenith": ("adamw", "adamw-cosine"), "zenith-clip": ("sgd-clip",)}
+
+
 class Column(NamedTuple):
     """The runs on one task with one strength of L2.
 
@@ -66,7 +70,17 @@ class Section(NamedTuple):
     @property
     def reference(self) -> str | None:
         """The name of ZENITH that the others are compared with: with the fewest options."""
-        own = [row for row in self.rows if parsed(row)[0] == "zenith"]
+        return self._plainest("zenith")
+
+    def against(self, row: str) -> str | None:
+        """Return the name that a row is compared with, None of that itself: see `_LIKE`."""
+        slug = parsed(row)[0]
+        like = next((own for own, rivals in _LIKE.items() if slug in (own, *rivals)), "zenith")
+        base = self._plainest(like) or self.reference
+        return None if base == row else base
+
+    def _plainest(self, slug: str) -> str | None:
+        own = [row for row in self.rows if parsed(row)[0] == slug]
         return min(own, key=lambda row: row.count(","), default=None)
 
 
@@ -188,7 +202,7 @@ def _chosen(runs: Runs, slugs: Sequence[str]) -> Runs:
 
 
 def _validated(runs: Runs, names: Sequence[str]) -> Mapping[int, Records]:
-    """The runs of the name with the best mean validation; none where one has no run or none."""
+    """The runs of the name with the best mean validation over the seeds that all of them have."""
     lines = [line for name in names for run in runs[name].values() for line in run.evals]
     measures = ("validation_accuracy", "validation_loss")
     by = next((each for each in measures if any(each in line for line in lines)), None)
@@ -196,8 +210,10 @@ def _validated(runs: Runs, names: Sequence[str]) -> Mapping[int, Records]:
         return {}
     sign = -1 if lower_is_better(by) else 1
 
+    shared = set.intersection(*({*runs[name]} for name in names))
+
     def score(name: str) -> float:
-        found = [headline(run, by) for run in runs[name].values()]
+        found = [headline(runs[name][seed], by) for seed in shared]
         return fmean(-inf if value is None else sign * value for value in found)
 
-    return runs[max(names, key=score)]
+    return runs[max(names, key=score)] if shared else {}

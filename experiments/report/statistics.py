@@ -98,22 +98,24 @@ def _within(values: NDArray[np.float64], margin: float) -> float:
     return float(stats.t.sf(room / error, count - 1)) if count > 1 else 1.0
 
 
-def powerless(pairs: int, tests: int = 1) -> str:
-    """Return why no exact test of so few pairs can reach 0.05; "" where one can.
+def powerless(pairs: Sequence[int]) -> str:
+    """Return why the tests of the fewest pairs cannot reach 0.05; "" where they can.
 
     Args:
-        pairs: of the test with the fewest.
-        tests: in its table, over which Holm adjusts.
+        pairs: of each test of a table, over which Holm adjusts.
 
     Examples:
-        >>> powerless(5)
-        'With 5 pairs no exact test can reach 0.05: the least p is 1 x 2 / 2^5 = 0.062; 6 can.'
+        >>> powerless([5])
+        'With 5 pairs no exact test can reach 0.05: after Holm the least p is 0.062.'
+        >>> powerless([10, 10, 10, 10, 6])
+        ''
     """
-    if tests * 2 / 2**pairs < LEVEL:
+    fewest = min(pairs)
+    least = max(holm([2 / 2**each for each in pairs]))
+    if least < LEVEL:
         return ""
-    enough = math.floor(math.log2(2 * tests / LEVEL)) + 1
-    least = f"the least p is {tests} x 2 / 2^{pairs} = {min(1, tests * 2 / 2**pairs):.2g}"
-    return f"With {pairs} pairs no exact test can reach {LEVEL}: {least}; {enough} can."
+    why = f"after Holm the least p is {least:.2g}"
+    return f"With {fewest} pairs no exact test can reach {LEVEL}: {why}."
 
 
 def holm(ps: Sequence[float]) -> list[float]:

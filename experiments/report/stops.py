@@ -5,7 +5,7 @@ run before. A run is planned for a stop if its name has `epochs` and others of i
 """
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import numpy as np
@@ -36,7 +36,8 @@ Test accuracy, the mean over the seeds ± their standard deviation, of one evalu
 many percent of the epochs. A cooldown that is shown there began {} % of the run before, so that
 what stands in a column has trained for as long. *Planned* is the last evaluation of a run whose
 schedule was planned to end there, and against it stands the mean of the differences over the seeds
-that both have, with its 95 % interval.
+that both have, with its 95 % interval. An average begins with the weights after the first step,
+and for some 2,000 steps these are a part of it.
 """
 _SHARES = """
 `1 - ||G||² / E||g||²`, of the full gradient G and those of the batches g, the mean over the seeds ±
@@ -93,19 +94,27 @@ def _stops(column: Column, base: str | None) -> str:
         if not planned(column, row)
         for measure in STOPPED
     }
+    most = max((len(own) for across in found.values() for own in across), default=0)
     rows = [
-        [label(row), STOPPED[measure], *(spread([*own.values()]) for own in across)]
+        [label(row), *_line(measure, across, most)]
         for (row, measure), across in found.items()
         if any(across)
     ]
     for name, across in plans.items():
-        rows.append([_called(name), "as it is", *(spread([*own.values()]) for own in across)])
+        rows.append([_called(name), *_line("test_accuracy", across, most)])
         rows += [
             [f"{label(row)} against it", STOPPED[measure], *map(_difference, ours, across)]
             for (row, measure), ours in found.items()
             if row == base and any(ours)
         ]
     return grid([column.title, "how", *(f"{stop} %" for stop in STOPS)], rows)
+
+
+def _line(measure: str, across: Sequence[Mapping[int, float]], most: int) -> list[str]:
+    """How a measure was come by, with the number of seeds where others have more, and the means."""
+    count = max(map(len, across))
+    how = STOPPED[measure] + (f", {count} seeds" if count < most else "")
+    return [how, *(spread([*own.values()]) for own in across)]
 
 
 def _shares(column: Column) -> str:

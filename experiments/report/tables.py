@@ -1,7 +1,8 @@
 """The tables of a study in the paper's form, and what the tests say: in Markdown."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from itertools import repeat
 from math import inf, isinf
 from statistics import fmean, median
 
@@ -33,9 +34,10 @@ __all__ = ["comparison", "lead", "table3", "table4"]
 _NOTE = """
 The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
 and the median time of training, without evaluation, to the first evaluation that is as good. Bold
-is the best mean. A run that diverged counts with what guessing gives. † knows before its first step
-how long the run is; *out of time* are runs of it whose hours ended before the steps of its plan.
-What was planned to be shorter than the other runs of a task has no rank and is never bold.
+is the best mean over the seeds that all rows have, by which the ranks are too. A run that diverged
+counts with what guessing gives. † knows before its first step how long the run is; *out of time*
+are runs of it whose hours ended before the steps of its plan. What was planned to be shorter than
+the other runs of a task has no rank and is never bold.
 """
 _LEAD_NOTE = """
 The mean of the differences over the seeds that both have, positive where ZENITH is better, and its
@@ -69,7 +71,8 @@ def comparison(section: Section, printed: paper.Table | None = None) -> str:
             where it has none of these tasks.
     """
     columns, beside = section.columns, _beside(section, printed or {})
-    scores = {row: [_score(column, row) for column in columns] for row in section.rows}
+    shared = [_shared(column) for column in columns]
+    scores = {row: [*map(_score, columns, repeat(row), shared)] for row in section.rows}
     shorter = {row for row in scores if any(planned(column, row) for column in columns)}
     ranked = {row: own for row, own in scores.items() if row not in shorter}
     tops = [max(own) for own in zip(*(ranked or scores).values(), strict=True)]
@@ -92,22 +95,26 @@ def comparison(section: Section, printed: paper.Table | None = None) -> str:
 
 def lead(section: Section) -> str:
     """Return by how much ZENITH is better than each of the others, with what a test says of it."""
-    base = section.reference
-    others = [row for row in section.rows if row != base]
-    if base is None or not others:
+    others = {row: base for row in section.rows if (base := section.against(row))}
+    if not others:
         return "No run of ZENITH has one to be compared with."
-    keys = [(row, column) for row in others for column in section.columns]
-    found = [_effect(column, base, row) for row, column in keys]
-    lost = [_collapses(column, base) or _collapses(column, row) for row, column in keys]
+    keys = [(against, row, column) for row, against in others.items() for column in section.columns]
+    found = [_effect(column, base, row) for base, row, column in keys]
+    lost = [_collapses(column, base) or _collapses(column, row) for base, row, column in keys]
     tested = [each for each, no in zip(found, lost, strict=True) if each and _testable(each, no)]
     adjusted = iter(_adjusted(tested))
     cells = [
-        _verdict(each, next(adjusted) if _testable(each, no) else None, no) if each else "-"
-        for each, no in zip(found, lost, strict=True)
+        _verdict(each, next(adjusted) if _testable(each, no) else None, no)
+        if each
+        else _without(column, row)
+        for each, no, (_, row, column) in zip(found, lost, keys, strict=True)
     ]
     width = len(section.columns)
-    rows = [[called(row), *cells[i * width : (i + 1) * width]] for i, row in enumerate(others)]
-    head = [f"{label(base)} against", *(column.title for column in section.columns)]
+    rows = [
+        [f"{label(base)} against {called(row)}", *cells[i * width : (i + 1) * width]]
+        for i, (row, base) in enumerate(others.items())
+    ]
+    head = ["", *(column.title for column in section.columns)]
     return noted(grid(head, rows), _LEAD_NOTE.format(least=LEAST) + _tests(tested))
 
 
@@ -131,9 +138,15 @@ def _beside(section: Section, printed: paper.Table) -> dict[str, dict[str, str]]
     }
 
 
-def _score(column: Column, row: str) -> float:
-    """The mean, the higher the better; minus infinity where there is none."""
-    values = headlines(column, row).values()
+def _shared(column: Column) -> set[int]:
+    """The seeds that all rows have which have any."""
+    found = [own.keys() for row in column.runs if (own := headlines(column, row))]
+    return set.intersection(*map(set, found)) if found else set()
+
+
+def _score(column: Column, row: str, shared: Container[int]) -> float:
+    """The mean over these seeds, the higher the better; minus infinity where there is none."""
+    values = [value for seed, value in headlines(column, row).items() if seed in shared]
     sign = -1 if lower_is_better(column.measure) else 1
     return sign * fmean(values) if values else -inf
 
@@ -165,7 +178,7 @@ def _collapsed(runs: Iterable[Records]) -> list[str]:
 
 
 def _partial(count: int, seeds: int) -> list[str]:
-    return [f"{count} of {seeds} seeds"] if count < seeds else []
+    return [f"{count} seed{'s' * (count > 1)}"] if count < seeds else []
 
 
 def _late(row: str, runs: Mapping[int, Records]) -> str:
@@ -186,7 +199,19 @@ def _effect(column: Column, base: str, row: str) -> Effect | None:
     lower = lower_is_better(column.measure)
     sign, margin = (-1, 0.0) if lower else (1, MARGIN)  # the margin is in points of accuracy
     differences = [sign * (ours[seed] - others[seed]) for seed in ours if seed in others]
-    return effect(differences, margin) if differences else None
+    return effect(differences, margin) if differences and not _copied(column, row) else None
+
+
+def _without(column: Column, row: str) -> str:
+    """What stands where there is nothing to test."""
+    return f"as {called(same)}" if (same := _copied(column, row)) else "-"
+
+
+def _copied(column: Column, row: str) -> str | None:
+    """The row which one at the best rate repeats, if it has one."""
+    runs, best = column.runs.get(row), parsed(row)[1].get("lr") == "best"
+    same = (other for other, own in column.runs.items() if own and own is runs and other != row)
+    return next(same, None) if best else None
 
 
 def _collapses(column: Column, row: str) -> bool:
@@ -215,7 +240,7 @@ def _tests(tested: Sequence[Effect]) -> str:
         flips=drawn if max(pairs) > EXACT else "of all flips of signs",
         tests=tests,
         margin=MARGIN,
-        powerless=powerless(min(pairs), tests),
+        powerless=powerless(pairs),
     )
 
 
@@ -225,4 +250,4 @@ def _verdict(found: Effect, adjusted: tuple[float, float] | None, lost: bool) ->
         return f"{shown(found)}: {'-' if lost else few}"
     p, equivalent = adjusted
     says = verdict(found, p, equivalent)
-    return f"{shown(found)}, p {found.p:.2g}, Holm {p:.2g}: {says}"
+    return f"{shown(found)}, {found.pairs} seeds, p {found.p:.2g}, Holm {p:.2g}: {says}"

@@ -156,7 +156,8 @@ class Sasa(Signal):
 
     The package statopt 0.2 is not used: its state cannot be saved as tensors and numbers. The width
     is by batch means, as in the paper; the code's default is a name that it does not know, and
-    takes the numbers for independent. The signal is 1, a tenth, a hundredth, under a window of 1.
+    takes the numbers for independent. There are no 1,000 steps of warm-up, for which our runs are
+    too short. The signal is 1, a tenth, a hundredth, under a window of 1.
 
     Args:
         params: one group of parameters.

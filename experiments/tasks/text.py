@@ -111,7 +111,7 @@ class Text:
         return self._measured(model, "validation")["validation_loss"]
 
     def described(self) -> dict[str, Any]:
-        """Return the sizes: an image is a window of the text here."""
+        """Return the sizes, of windows of the text for images, and by what a run is judged."""
         return {
             "train_images": len(self.parts["train"]) // LENGTH,
             "test_images": len(self.parts["test"]) // LENGTH,
@@ -119,6 +119,7 @@ class Text:
             "length": LENGTH,
             "vocabulary": self.vocabulary,
             "text": self.digest,
+            "measure": "test_loss",
         }
 
     @torch.no_grad()

@@ -77,6 +77,14 @@ def test_a_run_that_diverged_is_strict_json(tmp_path):
         (lines(without(HEADER, "options")), ", line 1: `options` is missing or not what it must"),
         (lines(HEADER | {"options": {"lr": "x"}}), ", line 1: `lr` is missing or not what it must"),
         (lines(HEADER | {"seed": "0"}), ", line 1: `seed` is missing or not what it must be"),
+        (lines(HEADER | {"sized": [2]}), ", line 1: `sized` is missing or not what it must be"),
+        (lines(HEADER | {"sized": {"epochs": "x"}}), ", line 1: `epochs` is missing or not what"),
+        (lines(HEADER | {"made": "here"}), ", line 1: `made` is missing or not what it must be"),
+        (lines(HEADER | {"hours": "x"}), ", line 1: `hours` is missing or not what it must be"),
+        (
+            lines(HEADER, {"kind": "end", "step": 9, "outcome": "finished"}),
+            ": finished without an evaluation",
+        ),
     ],
 )
 def test_reading_names_what_is_wrong_with_the_file(tmp_path, content, complaint):

@@ -192,7 +192,7 @@ def test_a_panel_without_runs_says_so(name):
     figure = finished(FIGURES[name].draw(section_of(bare._replace(evals=[], steps=[]))))
     assert figure.axes
     for axes in figure.axes:
-        assert [text.get_text() for text in axes.texts] == ["no runs"]
+        assert [text.get_text() for text in axes.texts] == ["not measured"]
 
 
 def test_a_picture_is_the_same_bytes():

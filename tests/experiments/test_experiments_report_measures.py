@@ -64,13 +64,17 @@ def test_what_a_run_is_judged_by():
     assert measures.main_measure(text) == "test_loss"
     assert measures.main_measure(trained(measures={"test_loss": [2.0]})) == "test_accuracy"
     assert measures.main_measure(trained()._replace(evals=[])) == "test_accuracy"
+    both = trained(measures={"test_loss": [2.0]}, measure="test_loss")  # as its header says
+    assert measures.main_measure(both) == "test_loss"
 
 
 def test_a_measure_that_few_evaluations_have():
     run = trained(RISING, loss=[0.05])  # the means of the segments tell nothing of the weights
     for line, loss in zip(run.evals[1::3], (0.4, 0.2, 0.05, 0.2, 0.025, None), strict=False):
         line |= {"sharpness": 10.0 * line["segment"], "sharpness_loss": loss}
-    assert measures.moment(run, "sharpness")["segment"] == 17
+    assert measures.moment(run, "sharpness") is None  # not at the end
+    run.evals[-1]["sharpness"] = 1.0
+    assert measures.moment(run, "sharpness")["segment"] == 20
     # Of the way from log 0.2, at segment 5, to log 0.05, at 8, half is log 0.1.
     at = measures.moment(run, "sharpness", 0.1)
     assert (at["sharpness"], at["test_accuracy"], at["step"]) == pytest.approx((65.0, 6.5, 32.5))

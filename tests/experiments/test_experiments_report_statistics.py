@@ -80,13 +80,16 @@ def test_verdicts():
 
 
 def test_what_no_test_can_reach():
-    least = "the least p is 1 x 2 / 2^5 = 0.062; 6 can."
-    assert powerless(5) == f"With 5 pairs no exact test can reach 0.05: {least}"
-    assert powerless(6) == ""
+    why = "no exact test can reach 0.05: after Holm the least p is"
+    assert powerless([5]) == f"With 5 pairs {why} 0.062."
+    assert powerless([6]) == ""
     # The bound is sharp: 24 x 2 / 2^10 = 0.047, 26 x 2 / 2^10 = 0.051.
-    assert powerless(10, 24) == ""
-    assert powerless(10, 26).endswith("26 x 2 / 2^10 = 0.051; 11 can.")
-    assert powerless(11, 26) == ""
+    assert powerless([10] * 24) == ""
+    assert powerless([10] * 26) == f"With 10 pairs {why} 0.051."
+    assert powerless([11] * 26) == ""
+    # Holm raises those of 6 pairs by how many there are of them: 2 x 2 / 2^6 = 0.062.
+    assert powerless([10] * 8 + [6]) == ""
+    assert powerless([10] * 8 + [6, 6]) == f"With 6 pairs {why} 0.062."
 
 
 def test_ranks():

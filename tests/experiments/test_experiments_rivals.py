@@ -243,6 +243,15 @@ def test_d_adaptation():
     assert_factor(by_name("d-adaptation-step"), 1 - 0.1 * 1e-6 / 5, tolerance=1e-14)
 
 
+@pytest.mark.parametrize(
+    "name", ["sgd", "zenith", "sps", "ali-g", "lqa", "dog", "dowg", "d-adaptation"]
+)
+def test_the_rate_on_record_is_how_far_it_went_along_the_gradient(name):
+    made = []
+    (factor, _) = run(lambda params: made.append(by_name(name)(params)) or made[0]).tolist()
+    assert OPTIMIZERS[name].rate(made[0]) == pytest.approx(1 - factor, rel=1e-6)
+
+
 def test_prodigy():
     found = run(by_name("prodigy")) * torch.tensor(START, dtype=torch.float64)
     step = 1e-6 * 0.1 / math.sqrt(0.001)  # of Adam, not corrected for its bias

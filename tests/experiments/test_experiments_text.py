@@ -35,6 +35,7 @@ def test_the_shipped_text_is_the_same_everywhere():
         "length": 64,
         "vocabulary": 95,
         "text": "09da283bf60fee1d",
+        "measure": "test_loss",
     }
     assert (task.steps, task.segments) == (133, 20)
     assert sum(map(len, task.parts.values())) == 341_925
