@@ -41,7 +41,10 @@ _SIZES = {"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10}
 
 def picture(name: str, section: Section) -> bytes:
     """Return one of `FIGURES` as a PNG, the same bytes for the same records."""
-    return rendered(lambda: finished(FIGURES[name].draw(section)), _SIZES)
+    drawn = FIGURES[name]
+    having = [column for column in section.columns if _has(column, drawn.needs)]
+    shown = section._replace(columns=having or section.columns)
+    return rendered(lambda: finished(drawn.draw(shown)), _SIZES)
 
 
 def over_time(section: Section) -> Figure:
@@ -124,20 +127,42 @@ def _way(column: Column, row: str, field: str) -> float:
     return float(median(getattr(each, field) for each in reached))
 
 
+def _has(column: Column, measure: str) -> bool:
+    """Whether a run of a task has a measure; of none there is nothing to have."""
+    every = (run for own in column.runs.values() for run in own.values())
+    return not measure or any(measure in line for run in every for line in run.evals)
+
+
 class Drawn(NamedTuple):
-    """A figure: what it shows, what draws it, and what else is to be said of it."""
+    """A figure.
+
+    Attributes:
+        caption: what it shows.
+        draw: what draws it.
+        note: what else is to be said of it.
+        needs: a measure; where some tasks have it, those without are left out.
+    """
 
     caption: str
     draw: Callable[[Section], Figure]
     note: str = ""
+    needs: str = ""
 
 
 FIGURES: Mapping[str, Drawn] = {
     "figure1": Drawn("Training loss and accuracy over the time of training", over_time),
     "figure2": Drawn("The mean gradient norm, and the rate that ZENITH makes of it", schedule),
-    "figure3ab": Drawn("Sharpness and relative accuracy of SGD over its constant rate", sharpness),
-    "figure3d": Drawn("The loss along a line through where each optimizer ended", landscape),
-    "figure3e": Drawn("Accuracy over sharpness, a point for each optimizer", flatness),
+    "figure3ab": Drawn(
+        "Sharpness and relative accuracy of SGD over its constant rate",
+        sharpness,
+        needs="sharpness",
+    ),
+    "figure3d": Drawn(
+        "The loss along a line through where each optimizer ended", landscape, needs="line_0.0"
+    ),
+    "figure3e": Drawn(
+        "Accuracy over sharpness, a point for each optimizer", flatness, needs="sharpness"
+    ),
     "figure3f": Drawn("The learning rates of the optimizers that have one", rates),
     "figure3gh": Drawn("ZENITH and the others over the initial rate", partial(swept, option="lr")),
     "figure4": Drawn("The learning rates under L2 regularization", rates),
@@ -152,5 +177,7 @@ FIGURES: Mapping[str, Drawn] = {
         "What was cooled down stands where that ends, a tenth of the run after it began; the last "
         "evaluation of each run that was planned to end there, in every panel as it is.",
     ),
-    "noise": Drawn("The share of noise in the norm of a batch's gradient", noise),
+    "noise": Drawn(
+        "The share of noise in the norm of a batch's gradient", noise, needs="noise_share"
+    ),
 }

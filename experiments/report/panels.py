@@ -117,8 +117,9 @@ def zoomed(*across: Axes) -> None:
         return
     top, low = max(line.max() for line in every), np.quantile([line[-1] for line in every], 0.25)
     bottom = max(low - (top - low) - 1, min(line.min() for line in every))
+    margin = (top - bottom) / 30
     for axes, own in lines.items():
-        axes.set_ylim(bottom, top + (top - bottom) / 30 + 0.1)
+        axes.set_ylim(bottom - margin, top + margin + 0.1)
         if below := sum(line[-1] < bottom for line in own):
             axes.text(0.99, 0.02, f"{below} below", transform=axes.transAxes, ha="right")
 

@@ -74,5 +74,5 @@ def _part(part: str, section: Section, file: Path) -> str:
         title, table = TABLES[part]
         return f"### {title}\n\n{table(section)}"
     write(file, picture(part, section))
-    caption, _, note = FIGURES[part]
+    caption, _, note, _ = FIGURES[part]
     return f"### {caption}\n\n![{caption}]({file.name})" + (f"\n\n{note}" if note else "")

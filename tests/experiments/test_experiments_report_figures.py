@@ -183,7 +183,8 @@ def test_what_lies_below_the_axis_is_counted():
     ]
     axes = FIGURES["figure1"].draw(section_of(*runs)).axes[1]
     assert [text.get_text() for text in axes.texts] == ["1 below"]
-    assert axes.get_ylim()[0] == 83.0  # the lower quartile is 87: 3 below the top, and 1 more
+    # The lower quartile is 87: 3 below the top, and 1 more; and a thirtieth of what is shown.
+    assert axes.get_ylim()[0] == pytest.approx(83 - 7 / 30)
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -193,6 +194,16 @@ def test_a_panel_without_runs_says_so(name):
     assert figure.axes
     for axes in figure.axes:
         assert [text.get_text() for text in axes.texts] == ["not measured"]
+
+
+def test_tasks_without_the_measure_of_a_figure_are_left_out():
+    sharp = trained(measures={"sharpness": [2.0]})
+    (both,) = sections(
+        {"digits": grouped({0: sharp}), "text": grouped({0: trained(task="text")})}, apart=False
+    )
+    alone = both._replace(columns=both.columns[:1])
+    assert picture("figure3e", both) == picture("figure3e", alone)
+    assert picture("figure1", both) != picture("figure1", alone)
 
 
 def test_a_picture_is_the_same_bytes():
