@@ -89,7 +89,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=run_report)
     add = parser.add_argument
     add("folder", type=Path, nargs="?", metavar="DIR", help="by default that of demo, or of study")
-    add("--study", metavar="NAME", help="its tables and figures, see `list`")
+    add("--study", metavar="NAME", help="its tables and figures, see `list`; or `all` of them")
     add("--scale", choices=SCALES, default="desk", help="of the study; by default desk")
     add("--seeds", type=size, metavar="N", help="of the study")
 
@@ -143,14 +143,18 @@ def run_demo(options: argparse.Namespace) -> int:
 
 def run_report(options: argparse.Namespace) -> None:
     """Report on what records there are."""
-    if options.study:
-        from experiments import study
-
-        study.report(options.study, options.scale, options.folder or _OF_STUDIES, options.seeds)
-    else:
+    if not options.study:
         from experiments.report import report_all
 
         report_all(options.folder or _OF_DEMO)
+        return
+    from experiments import study
+
+    asked = options.scale, options.folder or _OF_STUDIES, options.seeds
+    if options.study == "all":
+        study.reports(*asked)
+    else:
+        study.report(options.study, *asked)
 
 
 def run_study(options: argparse.Namespace) -> int:

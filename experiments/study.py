@@ -9,12 +9,13 @@ from pathlib import Path
 from experiments.errors import UserError
 from experiments.optimizers import recipe
 from experiments.pool import Cell, Place, run_all
+from experiments.records import paths
 from experiments.report.study import study_report
 from experiments.run import checked_device
 from experiments.studies import STUDIES, cells
 from experiments.terminal import interruptible, say
 
-__all__ = ["report", "run"]
+__all__ = ["report", "reports", "run"]
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
 
@@ -36,6 +37,14 @@ def run(options: Namespace) -> int:
         return INTERRUPTED
     report(options.name, options.scale, options.out, options.seeds)
     return FAILED if failures else DONE
+
+
+def reports(scale: str, folder: Path, seeds: int | None = None) -> None:
+    """Write the report of every study that has a run in `folder`."""
+    there = {path.parent for path in paths(folder)}
+    for name in STUDIES:
+        if any(folder / c.question.path(c.task).parent in there for c in cells(name, scale, 1)):
+            report(name, scale, folder, seeds)
 
 
 def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> None:

@@ -105,6 +105,12 @@ def test_nothing_is_run_twice_and_the_report_is_made_of_the_files(tmp_path):
     options = ["--study", "figure6", "--scale", "toy", "--seeds", "1"]
     assert main(["report", str(tmp_path), *options]) == 0
     assert report.read_text() == text
+    report.unlink()
+    assert main(["report", str(tmp_path), "--study", "all", *options[2:]]) == 0
+    assert report.read_text() == text
+    made = {path.name for path in (tmp_path / "reports").iterdir()}
+    assert {"figure6", "claims", "table3"} <= made  # which have a run of figure6
+    assert "adamw" not in made
     assert main(["study", *arguments]) == 0
     assert {path: path.read_bytes() for path in paths(tmp_path)} == before
 
@@ -131,7 +137,7 @@ def test_a_run_that_cannot_be_made_does_not_end_the_others(tmp_path, capsys, mon
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["table9"], "`study` must be one of table1, table3, figure3a"),
+        (["table9"], "`study` must be one of table1, claims, table3"),
         (["table4", "--tasks", "digits"], "`--tasks` must be of desk-b, got 'digits'"),
         (["table4", "--device", "cuda"], "`--device` must be cpu: torch finds no GPU here"),
     ],
