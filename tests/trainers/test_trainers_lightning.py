@@ -6,9 +6,10 @@ import pytest
 import torch
 from _trainers import CUT, STEPS, WINDOW, Network, loader, plain_loop, zenith, zenith_lr
 from lightning import Callback, Fabric, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from zenith.logs import to_csv
 from zenith.readers import series
@@ -295,3 +296,23 @@ def test_the_callback_counts_the_steps_of_a_subclass_once(tmp_path):
     )
     trainer.fit(Sub(), loader())
     assert rows == [(step, step + 1) for step in range(STEPS)]
+
+
+class Kept(Callback):
+    def __init__(self):
+        self.weights = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.weights.append(next(module.parameters()).detach().clone().double())
+
+
+def test_the_average_of_the_page_about_stopping(tmp_path):
+    kept = Kept()
+    average = WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    (found, *_), _ = fit(Digits(), tmp_path, [kept, average])
+    wanted, *later = kept.weights
+    assert len(later) == STEPS - 1
+    for weights in later:
+        wanted = 0.9 * wanted + 0.1 * weights
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found.double(), kept.weights[-1], rtol=1e-4)
