@@ -95,6 +95,40 @@ def results() -> str:
     return f"{table.headline(found)}:\n\n{grid(table.COLUMNS, rows)}\n"
 
 
+def desk() -> str:
+    """What the runs of the primary claims come to, as they are, averaged and cooled down."""
+    from experiments.markdown import grid
+    from experiments.report.cells import spread
+    from experiments.report.claims import averaged, cooled
+    from experiments.report.found import gathered
+    from experiments.report.measures import headline
+    from experiments.report.sections import sections
+    from experiments.report.summary import label
+    from experiments.study import wanted
+
+    (section,) = sections(gathered(ROOT / "experiments/results", wanted("claims", "desk")))
+    columns = [column for column in section.columns if not column.strength]
+    ways = {
+        "": lambda run, _: headline(run),
+        ", averaged": averaged,
+        ", cooled down": cooled,
+        ": its scale at the end": lambda run, _: run.steps[-1].get("scale"),
+    }
+    asked = [("zenith", ""), ("sgd", ""), ("sgd-cosine", "")]
+    asked += [(name, way) for way in (", averaged", ", cooled down") for name in ("zenith", "sgd")]
+    rows = [
+        [
+            label(name) + way,
+            *(spread([ways[way](run, at) for run in at.runs[name].values()]) for at in columns),
+        ]
+        for name, way in [*asked, ("zenith", ": its scale at the end")]
+    ]
+    seeds = {len(own) for column in columns for own in column.runs.values()}
+    counted = " to ".join(str(each) for each in sorted({min(seeds), max(seeds)}))
+    head = [f"test accuracy, %, of {counted} seeds", *(column.title for column in columns)]
+    return grid(head, rows) + "\n"
+
+
 def listed() -> str:
     """Every table and figure of the paper, and the studies beyond it."""
     from experiments.listing import PAPER
@@ -173,6 +207,7 @@ def lowest() -> dict[str, str]:
 
 TABLES = {
     "results": results,
+    "desk": desk,
     "cost": cost,
     "small": small,
     "apart": apart,

@@ -52,8 +52,12 @@ def listing(packages: Mapping[str, str]) -> str:
 
 
 def status(name: str) -> str:
-    """Return whether there is a report of a study."""
-    return "measured" if (RESULTS / "reports" / name / "report.md").exists() else "not measured"
+    """Return how many runs of a study, at desk scale, are in `results`."""
+    places = [RESULTS / cell.question.path(cell.task) for cell in cells(name, "desk")]
+    there = sum(place.with_suffix(".jsonl.gz").exists() for place in places)
+    if there in (0, len(places)):
+        return "measured" if there else "not measured"
+    return f"{there} of {len(places)} runs measured"
 
 
 def _part(title: str, rows: Mapping[str, str]) -> str:
@@ -66,7 +70,7 @@ def _study(name: str) -> str:
     study, asked = STUDIES[name], cells(name, "desk")
     return (
         f"{study.title:52} {study.paper or 'beyond the paper':34} desk: {len(asked):4} runs, "
-        f"{hours(asked):4.1f} core-hours of SGD; {status(name)} here"
+        f"{hours(asked):4.1f} core-hours of SGD; here {status(name)}"
     )
 
 

@@ -15,7 +15,7 @@ from experiments.run import checked_device
 from experiments.studies import STUDIES, cells
 from experiments.terminal import interruptible, say
 
-__all__ = ["report", "reports", "run"]
+__all__ = ["report", "reports", "run", "wanted"]
 
 DONE, FAILED, INTERRUPTED = 0, 2, 130
 
@@ -49,10 +49,7 @@ def reports(scale: str, folder: Path, seeds: int | None = None) -> None:
 
 def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> None:
     """Write the report of a study into `folder/reports/NAME`, from the records in `folder`."""
-    study = STUDIES[_checked(name)]
-    rows: dict[str, Counter[str]] = defaultdict(Counter)
-    for cell in cells(name, scale, seeds):
-        rows[cell.task][cell.question.name] += 1
+    study, rows = STUDIES[_checked(name)], wanted(name, scale, seeds)
     out = folder / "reports" / name
     study_report(
         f"{study.title} ({study.paper or 'beyond the paper'})",
@@ -64,6 +61,14 @@ def report(name: str, scale: str, folder: Path, seeds: int | None = None) -> Non
         apart=study.apart,
     )
     print(f"the report is in {out}")
+
+
+def wanted(name: str, scale: str, seeds: int | None = None) -> dict[str, Counter[str]]:
+    """Return how many runs a study has, by task and name."""
+    rows: dict[str, Counter[str]] = defaultdict(Counter)
+    for cell in cells(name, scale, seeds):
+        rows[cell.task][cell.question.name] += 1
+    return rows
 
 
 def _of(asked: Sequence[Cell], names: Sequence[str]) -> list[Cell]:

@@ -11,7 +11,7 @@ from experiments.report.measures import headline, lower_is_better, moment, reach
 from experiments.report.sections import Column, Section
 from experiments.report.statistics import MARGIN, Effect, effect, holm, shown, verdict
 
-__all__ = ["claims"]
+__all__ = ["averaged", "claims", "cooled"]
 
 Measure = Callable[[Records, Column], float | None]
 
@@ -129,11 +129,13 @@ def _accuracy(run: Records, column: Column) -> float | None:
     return -value if value is not None and lower_is_better(column.measure) else value
 
 
-def _averaged(run: Records, column: Column) -> float | None:
+def averaged(run: Records, column: Column) -> float | None:
+    """Return the headline of the average of the weights."""
     return headline(run, f"averaged_{column.measure.removeprefix('test_')}")
 
 
-def _cooled(run: Records, column: Column) -> float | None:
+def cooled(run: Records, column: Column) -> float | None:
+    """Return the measure after the last cooldown."""
     name = f"cooldown_{column.measure.removeprefix('test_')}"
     return valued(run, [line for line in run.evals if name in line][-1:], name)
 
@@ -173,6 +175,6 @@ _CLAIMS = (
     Claim("P5", "ZENITH is better than SGD, both with L2", "zenith", "sgd", _accuracy, l2=_BOTH),
     Claim("P6", "ZENITH ends flatter than SGD", "zenith", "sgd", _flat_at_the_end, ratio=True),
     Claim("P6", "... and is flatter at a loss of 0.03", "zenith", "sgd", _flat_late, ratio=True),
-    Claim("P7", "SGD, averaged, ties with cosine", "sgd", "sgd-cosine", _averaged, _accuracy, True),
-    Claim("P8", "SGD, cooled down, ties with cosine", "sgd", "sgd-cosine", _cooled, _last, True),
+    Claim("P7", "SGD, averaged, ties with cosine", "sgd", "sgd-cosine", averaged, _accuracy, True),
+    Claim("P8", "SGD, cooled down, ties with cosine", "sgd", "sgd-cosine", cooled, _last, True),
 )
