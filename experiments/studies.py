@@ -188,11 +188,15 @@ def _strongest(_: Length) -> list[Question]:
     return [Question(name, l2=l2) for l2 in (0.0, 3e-4) for name in ("zenith", "sgd")]
 
 
-def _windows(length: Length) -> list[Question]:
-    """Those of the paper, as parts of an epoch, which has 390 steps on CIFAR-100."""
-    paper = (50, 150, 500, 1500, 5000, 15000)
-    windows = sorted({max(1, round(each * length.steps / 390)) for each in paper})
-    return [*_of("zenith"), *(row for each in windows for row in _of("zenith", window=each))]
+def _windows(epoch: int) -> Rows:
+    """Those of the paper, as parts of an epoch, which has so many steps there."""
+
+    def rows(length: Length) -> list[Question]:
+        paper = (50, 150, 500, 1500, 5000, 15000)
+        windows = sorted({max(1, round(each * length.steps / epoch)) for each in paper})
+        return [*_of("zenith"), *(row for each in windows for row in _of("zenith", window=each))]
+
+    return rows
 
 
 def _planned(parts: int) -> Rows:
@@ -307,7 +311,10 @@ STUDIES = {
     ),
     "figure6": Study(
         "The window",
-        [Part(_windows, _tasks(("desk-a",)))],
+        [
+            Part(_windows(390), _tasks(("desk-a",), ())),
+            Part(_windows(LENGTHS["cifar100-resnet50"].steps), _tasks((), toy=())),
+        ],
         paper="Figure 6",
         shown=("figure6", "comparison", "details"),
     ),

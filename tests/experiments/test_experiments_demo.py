@@ -74,7 +74,17 @@ def test_a_pipe_gets_no_colours_and_no_bar_but_a_line_for_each_seed(finished):
 def test_the_header_says_what_was_run_and_not_when_or_where(finished):
     header = read(finished[1] / "digits" / "zenith,window=3" / "seed-1.jsonl").header
     assert set(header.pop("made")) == {
-        *("zenith-optim", "python", "torch", "device", "threads", "cores", "together", "jobs")
+        *(
+            "zenith-optim",
+            "python",
+            "torch",
+            "device",
+            "threads",
+            "clock",
+            "cores",
+            "together",
+            "jobs",
+        )
     }
     assert header == {
         "kind": "run",
