@@ -139,8 +139,7 @@ def listed() -> str:
     rows = [(name, what.removeprefix("study ")) for name, what in own.items()]
     rows += [("", name) for name, study in STUDIES.items() if not study.paper]
     head = ["paper", "here", "`python -m experiments`", "status"]
-    table = grid(head, ([name, *described(what)] for name, what in rows))
-    return table.replace("--:", "---", 3) + "\n"
+    return grid(head, ([name, *described(what)] for name, what in rows), words=4) + "\n"
 
 
 def described(what: str) -> list[str]:

@@ -77,7 +77,7 @@ def claims(section: Section) -> str:
         rows.append([claim.name, claim.says, title, *cells])
     head = ["", "claim", "task", "pairs", "difference", "p", "Holm", "verdict"]
     note = _NOTE.format(tests=len(found), alike=len(margins), margin=MARGIN)
-    return noted(grid(head, rows), note)
+    return noted(grid(head, rows, words=3), note)
 
 
 def _tests(claim: Claim, section: Section) -> list[Tested]:
