@@ -282,8 +282,8 @@ STUDIES = {
         ],
         paper="Table 3, Figures 1, 2, 3d, 3e, 3f",
         shown=(
-            *("table3", "lead", "figure1", "figure2", "figure3d", "figure3e", "figure3f"),
-            *("profile", "details", "settings"),
+            *("table3", "lead", "figure1", "figure2", "figure3d", "figure3e", "correlations"),
+            *("figure3f", "profile", "details", "settings"),
         ),
         best_rate=("sgd", "sgd-cosine", "sgd-step"),
     ),
@@ -291,7 +291,7 @@ STUDIES = {
         "Rate, sharpness of the minimum and accuracy of SGD",
         [Part(_rates, _tasks(("desk-a",), _PAPER), ("sharpness",))],
         paper="Figures 3a, 3b",
-        shown=("figure3ab", "details"),
+        shown=("figure3ab", "correlations", "details"),
     ),
     "figure3g": Study(
         "The initial rate",

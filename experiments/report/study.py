@@ -5,6 +5,7 @@ from pathlib import Path
 
 from experiments.errors import explained
 from experiments.report import account, claims, stops, tables
+from experiments.report.correlations import correlations
 from experiments.report.figures import FIGURES, picture
 from experiments.report.found import gathered
 from experiments.report.sections import Section, sections
@@ -21,6 +22,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "lead": ("How far ZENITH is ahead of each, and what a test says of it", tables.lead),
     "stops": ("Accuracy when stopped at a part of the run", stops.stops),
     "shares": ("The share of noise in the norm of a batch's gradient", stops.shares),
+    "correlations": ("What goes with what, over the optimizers of a seed", correlations),
     "details": ("All measures", account.details),
     "settings": ("All settings", account.settings),
 }

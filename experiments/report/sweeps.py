@@ -7,11 +7,11 @@ from statistics import fmean, stdev
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy import stats
 
 from experiments.optimizers import OPTIMIZERS
 from experiments.records import Records
 from experiments.report.cells import headlines
+from experiments.report.correlations import MOMENTS, spearman
 from experiments.report.measures import lower_is_better, moment
 from experiments.report.panels import (
     Line,
@@ -30,9 +30,6 @@ from experiments.report.sections import Column, Section, named, parsed
 from experiments.report.style import shades
 
 __all__ = ["flatness", "landscape", "sharpness", "swept"]
-
-# The loss is that of the weights at which the sharpness is taken, on the probe's own examples.
-MOMENTS = {None: "at the end", 0.1: "at a training loss of 0.1", 0.03: "at a training loss of 0.03"}
 
 
 def sharpness(section: Section) -> Figure:
@@ -133,10 +130,8 @@ def _along(runs: Mapping[int, Records]) -> Line:
 
 def _correlation(points: Sequence[tuple[float | None, float | None]]) -> str:
     """Spearman's, of three points or more that differ."""
-    x, y = _line(points)
-    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
-        return ""
-    return f": rank correlation {stats.spearmanr(x, y).statistic:+.2f}"
+    found = spearman([*zip(*_line(points), strict=True)])
+    return "" if found is None else f": rank correlation {found:+.2f}"
 
 
 def _group(row: str, option: str) -> tuple[str, float | None]:
