@@ -107,7 +107,7 @@ def _stops(column: Column, base: str | None) -> str:
             for (row, measure), ours in found.items()
             if row == base and any(ours)
         ]
-    return grid([column.title, "how", *(f"{stop} %" for stop in STOPS)], rows)
+    return grid([column.title, "how", *(f"{stop} %" for stop in STOPS)], rows, words=2)
 
 
 def _line(measure: str, across: Sequence[Mapping[int, float]], most: int) -> list[str]:
