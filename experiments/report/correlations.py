@@ -7,10 +7,9 @@ import numpy as np
 from scipy import stats
 
 from experiments.markdown import grid
-from experiments.optimizers import OPTIMIZERS
 from experiments.report.cells import noted
 from experiments.report.measures import headline, moment
-from experiments.report.sections import Column, Section, parsed
+from experiments.report.sections import Column, Section, parsed, without
 
 __all__ = ["MOMENTS", "correlations", "spearman"]
 
@@ -72,11 +71,10 @@ def _points(column: Column, seed: int, loss: float | None) -> Iterator[Point]:
         line = moment(runs[seed], "sharpness", loss) if seed in runs else None
         if line is None:
             continue
-        slug, options = parsed(row)
-        rate = options.get("lr", OPTIMIZERS[slug].options.get("lr")) if slug == "sgd" else None
+        rate = without(row, "lr")[1] if parsed(row)[0] == "sgd" else None
         level = headline(runs[seed], column.measure) if loss is None else line.get(column.measure)
         yield (
-            float("nan") if rate in (None, "best") else float(rate),
+            float("nan") if rate is None else rate,
             line["sharpness"],
             float("nan") if level is None else level,
         )

@@ -6,14 +6,14 @@ from math import inf
 from statistics import fmean
 from typing import NamedTuple
 
-from experiments.optimizers import BLOCKS
+from experiments.optimizers import BLOCKS, OPTIMIZERS
 from experiments.question import Question
 from experiments.records import Records
 from experiments.report.found import Tasks
 from experiments.report.measures import headline, lower_is_better, main_measure
 from experiments.report.summary import Runs, place
 
-__all__ = ["Column", "Section", "named", "parsed", "sections", "title"]
+__all__ = ["Column", "Section", "named", "parsed", "sections", "title", "without"]
 
 _TITLES = {
     "A": "Block A: no momentum but what is an optimizer's own, 0.1 where it takes a rate",
@@ -104,6 +104,18 @@ def parsed(name: str) -> tuple[str, dict[str, str]]:
 def named(slug: str, options: Mapping[str, str]) -> str:
     """Return the name for `parsed`; an option without a value stands alone."""
     return ",".join([slug, *(f"{key}={value}".rstrip("=") for key, value in options.items())])
+
+
+def without(row: str, option: str) -> tuple[str, float | None]:
+    """Return a name without an option, and its value; None where it takes none, or several.
+
+    Examples:
+        >>> without("zenith,lr=0.2,window=50", "lr"), without("sgd", "lr"), without("dowg", "lr")
+        (('zenith,window=50', 0.2), ('sgd', 0.1), ('dowg', None))
+    """
+    slug, options = parsed(row)
+    value = options.pop(option, OPTIMIZERS[slug].options.get(option))
+    return named(slug, options), None if value in (None, "best") else float(value)
 
 
 def sections(

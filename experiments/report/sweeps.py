@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.optimizers import OPTIMIZERS
 from experiments.records import Records
 from experiments.report.cells import headlines
 from experiments.report.correlations import MOMENTS, spearman
@@ -26,7 +25,7 @@ from experiments.report.panels import (
     wrapped,
     zoomed,
 )
-from experiments.report.sections import Column, Section, named, parsed
+from experiments.report.sections import Column, Section, without
 from experiments.report.style import shades
 
 __all__ = ["flatness", "landscape", "sharpness", "swept"]
@@ -81,7 +80,7 @@ def flatness(section: Section) -> Figure:
 def swept(section: Section, option: str) -> Figure:
     """Figures 3g and 3h, or 6: ZENITH at several rates or windows, beside the others, by task."""
     figure, grid = panels(3, len(section.columns))
-    own, _ = _group(section.reference or "zenith", option)
+    own, _ = without(section.reference or "zenith", option)
     for (above, middle, below), column in zip(grid.T, section.columns, strict=True):
         titled(above, f"{column.title}: ZENITH", "iteration", "learning rate")
         titled(middle, "ZENITH", "epoch", judged(column))
@@ -134,18 +133,11 @@ def _correlation(points: Sequence[tuple[float | None, float | None]]) -> str:
     return "" if found is None else f": rank correlation {found:+.2f}"
 
 
-def _group(row: str, option: str) -> tuple[str, float | None]:
-    """The name without an option, and the value of that; None where it takes none, or several."""
-    slug, options = parsed(row)
-    value = options.pop(option, OPTIMIZERS[slug].options.get(option))
-    return named(slug, options), None if value in (None, "best") else float(value)
-
-
 def _groups(column: Column, option: str) -> dict[str, dict[float, str]]:
     """The rows that have runs, by the name without the option and by its value."""
     found: dict[str, dict[float, str]] = defaultdict(dict)
     for row in column.runs:
-        group, value = _group(row, option)
+        group, value = without(row, option)
         if value is not None and headlines(column, row):
             found[group][value] = row
     return {group: dict(sorted(rows.items())) for group, rows in found.items()}
@@ -155,7 +147,7 @@ def _ends(axes: Axes, column: Column, option: str) -> None:
     """The headlines over the values of the option; of what does not take it, a level."""
     groups = _groups(column, option)
     there = [row for row in column.runs if headlines(column, row)]
-    levels = [row for row in there if _group(row, option)[1] is None]
+    levels = [row for row in there if without(row, option)[1] is None]
     for group, rows in groups.items():
         values = [[*headlines(column, row).values()] for row in rows.values()]
         means = np.array([fmean(own) for own in values])
