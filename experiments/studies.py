@@ -354,3 +354,8 @@ STUDIES = {
         [Part(_text, _tasks(TEXT, TEXT, ("text-gru",)), desk=3)],
     ),
 }
+STUDIES["secondary"] = Study(
+    "The secondary claims",
+    [part for name, study in STUDIES.items() if name != "claims" for part in study.parts],
+    shown=("secondary",),
+)

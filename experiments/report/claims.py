@@ -1,6 +1,6 @@
-"""The primary claims of `results/claims.md`, each with its tests, from the records alone."""
+"""The claims of `results/claims.md`, each with its tests, from the records alone."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import exp, isinf, isnan, log
 from typing import NamedTuple
 
@@ -11,107 +11,165 @@ from experiments.report.measures import headline, lower_is_better, moment, reach
 from experiments.report.sections import Column, Section
 from experiments.report.statistics import MARGIN, Effect, effect, holm, shown, verdict
 
-__all__ = ["averaged", "claims", "cooled"]
+__all__ = [
+    "FAST",
+    "Claim",
+    "Test",
+    "Tests",
+    "accuracy",
+    "averaged",
+    "claims",
+    "compared",
+    "cooled",
+    "differences",
+    "judged",
+    "table",
+]
 
 Measure = Callable[[Records, Column], float | None]
 
 FAST = 0.01  # the training loss to which the steps are counted
-_NOTE = """
-Differences within a seed, positive where the first is better: points of accuracy with their 95 %
-interval, or (x) the ratio of the second to the first. p is that of all flips of the signs, then the
-same after Holm over the {tests} tests. *Held* is a claim at p below 0.05; a tie is held too where
-the difference is shown to be less than {margin} points, by two one-sided tests with a Holm of their
-own over the {alike} of accuracy. A miss of a target is infinite; where there is one, pairs are
-compared by their order alone.
+NOTE = """
+Differences within a seed, positive where the claim is right: points of accuracy with their 95 %
+interval, or (x) a ratio. p is that of all flips of the signs, then the same after Holm over the
+{tests}. *Held* is a claim at p below 0.05; a tie is held too where the difference is shown to be
+less than {margin} points, by two one-sided tests with a Holm of their own over the {alike}. A miss
+of a target is infinite; where there is one, pairs are compared by their order alone.
 """
 
 
+class Test(NamedTuple):
+    """One test of a claim.
+
+    Attributes:
+        title: on what it is made.
+        differences: a number for each seed, positive where the claim is right; none where a run
+            that it takes is missing.
+        order: whether these are signs alone.
+        margin: whether they can be points of accuracy, of which so many make no difference.
+    """
+
+    title: str
+    differences: Sequence[float]
+    order: bool = False
+    margin: bool = True
+
+
+Tests = Callable[[Section], Iterable[Test]]
+
+
 class Claim(NamedTuple):
-    """What is compared, on every task that has both.
+    """What is claimed.
 
     Attributes:
         name: as in `results/claims.md`.
         says: the claim.
-        first: the row that is claimed to be better, as good in a tie.
-        second: the other.
-        measure: of the first; a number that is better the higher it is.
-        other: of the second, where that is another one.
+        tests: of it, those for which there should be runs.
         tie: whether as good is good enough.
-        l2: whether the first, and the second, have an L2 penalty.
-        ratio: whether differences of the measure are logarithms of ratios.
+        kind: what the differences are: `points` of accuracy, logarithms of a `ratio`, or `plain`.
     """
 
     name: str
     says: str
-    first: str
-    second: str
-    measure: Measure
-    other: Measure | None = None
+    tests: Tests
     tie: bool = False
-    l2: tuple[bool, bool] = (False, False)
-    ratio: bool = False
-
-
-class Tested(NamedTuple):
-    """One test of a claim; without an effect its runs are not there."""
-
-    claim: Claim
-    title: str
-    effect: Effect | None
+    kind: str = "points"
 
 
 def claims(section: Section) -> str:
     """Return each primary claim with its tests, and what has become of it on each task."""
-    tests = [test for claim in _CLAIMS for test in _tests(claim, section)]
-    found = [test.effect for test in tests if test.effect]
-    margins = [t.effect.p_equivalent for t in tests if t.effect and not t.claim.ratio]
-    ps, alike = iter(holm([each.p for each in found])), iter(holm(margins))
+    rows, tests, alike = judged(_CLAIMS, section)
+    return table(rows, f"{tests} tests", f"{alike} of accuracy")
+
+
+def table(rows: Sequence[Sequence[str]], tests: str, alike: str) -> str:
+    """Return the rows of `judged` as a table, with what Holm is over in the note below."""
+    head = ["", "claim", "task", "pairs", "difference", "p", "Holm", "verdict"]
+    return noted(grid(head, rows, words=3), NOTE.format(tests=tests, alike=alike, margin=MARGIN))
+
+
+def judged(family: Iterable[Claim], section: Section) -> tuple[list[list[str]], int, int]:
+    """Return a row for each test of some claims, with Holm over all of them.
+
+    Returns:
+        The rows, and of how many tests, and of how many of equivalence, that Holm is.
+    """
+    made = [
+        (claim, test, _effect(claim, test)) for claim in family for test in claim.tests(section)
+    ]
+    found = [own for _, _, own in made if own]
+    margins = [own.p_equivalent for claim, test, own in made if own and _in_points(claim, test)]
+    ps, alike = iter(holm([own.p for own in found])), iter(holm(margins))
     rows = []
-    for claim, title, own in tests:
+    for claim, test, own in made:
         cells = ["missing", *"----"]
         if own:
-            p, same = next(ps), 1.0 if claim.ratio else next(alike)
-            effects = _ratio(own) if claim.ratio else shown(own)
-            cells = [f"{own.pairs}", effects, f"{own.p:.2g}", f"{p:.2g}"]
+            p, same = next(ps), next(alike) if _in_points(claim, test) else 1.0
+            cells = [f"{own.pairs}", _shown(claim, test, own), f"{own.p:.2g}", f"{p:.2g}"]
             cells.append(_became(claim, verdict(own, p, same)))
-        rows.append([claim.name, claim.says, title, *cells])
-    head = ["", "claim", "task", "pairs", "difference", "p", "Holm", "verdict"]
-    note = _NOTE.format(tests=len(found), alike=len(margins), margin=MARGIN)
-    return noted(grid(head, rows, words=3), note)
+        rows.append([claim.name, claim.says, test.title, *cells])
+    return rows, len(found), len(margins)
 
 
-def _tests(claim: Claim, section: Section) -> list[Tested]:
-    """One for each task, unless no run there has what is measured."""
-    plain = {column.task: column for column in section.columns if not column.strength}
-    found = []
-    for column in section.columns:
-        if bool(column.strength) != claim.l2[0]:
-            continue
-        beside = column if claim.l2[1] else plain.get(column.task, column)
-        ours, theirs = column.runs.get(claim.first, {}), beside.runs.get(claim.second, {})
-        both = sorted(ours.keys() & theirs.keys())
-        pairs = [_pair(claim, ours[seed], theirs[seed], column, beside) for seed in both]
-        known = [(one, two) for one, two in pairs if one is not None and two is not None]
-        if known or not both:
-            tested = effect(_differences(known), MARGIN * (not claim.ratio)) if known else None
-            found.append(Tested(claim, column.title, tested))
-    return found
+def compared(
+    first: str,
+    second: str,
+    measure: Measure,
+    other: Measure | None = None,
+    l2: tuple[bool, bool] = (False, False),
+) -> Tests:
+    """Return the tests of one row against another, on every task that is asked for both.
+
+    Args:
+        first: the row that is claimed to be better, as good in a tie.
+        second: the other.
+        measure: of the first; a number that is better the higher it is.
+        other: of the second, where that is another one.
+        l2: whether the first, and the second, have an L2 penalty.
+    """
+
+    def tests(section: Section) -> Iterator[Test]:
+        plain = {column.task: column for column in section.columns if not column.strength}
+        for column in section.columns:
+            beside = column if l2[1] else plain.get(column.task, column)
+            there = first in column.runs and second in beside.runs
+            if bool(column.strength) != l2[0] or not there:
+                continue
+            ours, theirs = column.runs[first], beside.runs[second]
+            both = sorted(ours.keys() & theirs.keys())
+            pairs = [
+                (measure(ours[seed], column), (other or measure)(theirs[seed], beside))
+                for seed in both
+            ]
+            known = [(one, two) for one, two in pairs if one is not None and two is not None]
+            if known or not both:
+                points = not lower_is_better(column.measure)
+                yield differences(column.title, known)._replace(margin=points)
+
+    return tests
 
 
-def _pair(
-    claim: Claim, ours: Records, theirs: Records, column: Column, beside: Column
-) -> tuple[float | None, float | None]:
-    return claim.measure(ours, column), (claim.other or claim.measure)(theirs, beside)
-
-
-def _differences(pairs: list[tuple[float, float]]) -> list[float]:
-    """Of measures; only their signs where one is infinite."""
+def differences(title: str, pairs: Sequence[tuple[float, float]]) -> Test:
+    """Return the test of pairs, by their order alone where one number is infinite."""
     if any(map(isinf, (value for pair in pairs for value in pair))):
-        return [float((one > two) - (one < two)) for one, two in pairs]
-    return [one - two for one, two in pairs]
+        return Test(title, [float((one > two) - (one < two)) for one, two in pairs], order=True)
+    return Test(title, [one - two for one, two in pairs])
 
 
-def _ratio(found: Effect) -> str:
+def _effect(claim: Claim, test: Test) -> Effect | None:
+    margin = MARGIN if _in_points(claim, test) else 0.0
+    return effect(test.differences, margin) if test.differences else None
+
+
+def _in_points(claim: Claim, test: Test) -> bool:
+    return claim.kind == "points" and test.margin and not test.order
+
+
+def _shown(claim: Claim, test: Test, found: Effect) -> str:
+    if test.order:
+        return f"ahead in {sum(each > 0 for each in test.differences)}"
+    if claim.kind != "ratio":
+        return shown(found)
     if isnan(found.low):
         return f"x {exp(found.mean):.2f}"
     return f"x {exp(found.mean):.2f} [{exp(found.low):.2f}, {exp(found.high):.2f}]"
@@ -124,7 +182,8 @@ def _became(claim: Claim, word: str) -> str:
     return "held: a tie" if "margin" in word else within.get(word, word)
 
 
-def _accuracy(run: Records, column: Column) -> float | None:
+def accuracy(run: Records, column: Column) -> float | None:
+    """Return the headline, of a loss with its sign turned."""
     value = headline(run, column.measure)
     return -value if value is not None and lower_is_better(column.measure) else value
 
@@ -166,15 +225,41 @@ def _flat_at_the_end(run: Records, _: Column) -> float | None:
     return _flat(run, loss=None)
 
 
-_BOTH = (True, True)
+_COSINE, _L2 = "sgd-cosine", (True, False)
 _CLAIMS = (
-    Claim("P1", "ZENITH is more accurate than constant SGD", "zenith", "sgd", _accuracy),
-    Claim("P2", "ZENITH ties with SGD + cosine", "zenith", "sgd-cosine", _accuracy, tie=True),
-    Claim("P3", "ZENITH is faster than constant SGD", "zenith", "sgd", _quick, ratio=True),
-    Claim("P4", "L2 helps ZENITH", "zenith", "zenith", _accuracy, l2=(True, False)),
-    Claim("P5", "ZENITH is better than SGD, both with L2", "zenith", "sgd", _accuracy, l2=_BOTH),
-    Claim("P6", "ZENITH ends flatter than SGD", "zenith", "sgd", _flat_at_the_end, ratio=True),
-    Claim("P6", "... and is flatter at a loss of 0.03", "zenith", "sgd", _flat_late, ratio=True),
-    Claim("P7", "SGD, averaged, ties with cosine", "sgd", "sgd-cosine", averaged, _accuracy, True),
-    Claim("P8", "SGD, cooled down, ties with cosine", "sgd", "sgd-cosine", cooled, _last, True),
+    Claim("P1", "ZENITH is more accurate than constant SGD", compared("zenith", "sgd", accuracy)),
+    Claim("P2", "ZENITH ties with SGD + cosine", compared("zenith", _COSINE, accuracy), tie=True),
+    Claim(
+        "P3", "ZENITH is faster than constant SGD", compared("zenith", "sgd", _quick), kind="ratio"
+    ),
+    Claim("P4", "L2 helps ZENITH", compared("zenith", "zenith", accuracy, l2=_L2)),
+    Claim(
+        "P5",
+        "ZENITH is better than SGD, both with L2",
+        compared("zenith", "sgd", accuracy, l2=(True, True)),
+    ),
+    Claim(
+        "P6",
+        "ZENITH ends flatter than SGD",
+        compared("zenith", "sgd", _flat_at_the_end),
+        kind="ratio",
+    ),
+    Claim(
+        "P6",
+        "... and is flatter at a loss of 0.03",
+        compared("zenith", "sgd", _flat_late),
+        kind="ratio",
+    ),
+    Claim(
+        "P7",
+        "SGD, averaged, ties with cosine",
+        compared("sgd", _COSINE, averaged, accuracy),
+        tie=True,
+    ),
+    Claim(
+        "P8",
+        "SGD, cooled down, ties with cosine",
+        compared("sgd", _COSINE, cooled, _last),
+        tie=True,
+    ),
 )

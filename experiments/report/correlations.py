@@ -11,7 +11,7 @@ from experiments.report.cells import noted
 from experiments.report.measures import headline, moment
 from experiments.report.sections import Column, Section, parsed, without
 
-__all__ = ["MOMENTS", "correlations", "spearman"]
+__all__ = ["LEAST", "MOMENTS", "PAIRS", "correlations", "each", "spearman"]
 
 # The loss is that of the weights at which the sharpness is taken, on the probe's own examples.
 MOMENTS = {None: "at the end", 0.1: "at a training loss of 0.1", 0.03: "at a training loss of 0.03"}
@@ -23,7 +23,7 @@ of the Hessian; accuracy is the headline at the end, and elsewhere that of the s
 """
 
 Point = tuple[float, float, float]  # rate, sharpness, accuracy
-_PAIRS: dict[str, Callable[[Point], tuple[float, float]]] = {
+PAIRS: dict[str, Callable[[Point], tuple[float, float]]] = {
     "sharpness and accuracy": lambda point: point[1:],
     "rate and sharpness": lambda point: point[:2],
     "rate and accuracy": lambda point: point[::2],
@@ -37,8 +37,8 @@ def correlations(section: Section) -> str:
         + [f"{number:+.2f}" for number in (fmean(own), min(own), max(own))]
         for column in section.columns
         for loss, when in MOMENTS.items()
-        for pair, of in _PAIRS.items()
-        if (own := [*_each(column, loss, of)])
+        for pair, of in PAIRS.items()
+        if (own := [*each(column, loss, of)])
     ]
     if not rows:
         return "No seed has enough of them."
@@ -54,10 +54,16 @@ def spearman(points: list[tuple[float, float]], least: int = 3) -> float | None:
     return None if np.ptp(x) == 0 or np.ptp(y) == 0 else float(stats.spearmanr(x, y).statistic)
 
 
-def _each(
+def each(
     column: Column, loss: float | None, of: Callable[[Point], tuple[float, float]]
 ) -> Iterator[float]:
-    """The correlation of each seed that has one."""
+    """Yield the correlation of each seed that has one.
+
+    Args:
+        column: the rows.
+        loss: one of `MOMENTS`.
+        of: one of `PAIRS`.
+    """
     for seed in sorted({seed for runs in column.runs.values() for seed in runs}):
         points = [of(point) for point in _points(column, seed, loss)]
         known = [point for point in points if not any(map(np.isnan, point))]

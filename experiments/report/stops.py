@@ -20,7 +20,7 @@ from experiments.report.sections import Column, Section, named, parsed
 from experiments.report.statistics import effect, shown
 from experiments.report.summary import label
 
-__all__ = ["horizon", "planned", "shares", "stops"]
+__all__ = ["STOPPED", "STOPS", "at_stop", "horizon", "planned", "planned_for", "shares", "stops"]
 
 STOPPED = {
     "test_accuracy": "as it is",
@@ -86,10 +86,15 @@ def shares(section: Section) -> str:
     return noted("\n\n".join(_shares(column) for column in section.columns), _SHARES)
 
 
+def planned_for(column: Column, name: str, stop: float) -> dict[int, float]:
+    """Return the accuracy of each seed at the end of the runs of a name planned for that stop."""
+    return _planned_at(column, _plans(column).get(name, {}))[STOPS.index(stop)]
+
+
 def _stops(column: Column, base: str | None) -> str:
     plans = {name: _planned_at(column, ends) for name, ends in _plans(column).items()}
     found = {
-        (row, measure): [_at(column, row, measure, stop) for stop in STOPS]
+        (row, measure): [at_stop(column, row, measure, stop) for stop in STOPS]
         for row in column.runs
         if not planned(column, row)
         for measure in STOPPED
@@ -151,8 +156,8 @@ def _stopped(column: Column, run: Records, measure: str) -> Records:
     return run._replace(evals=[at | {"stop": _share(column, at) + later} for at in run.evals])
 
 
-def _at(column: Column, row: str, measure: str, stop: float) -> dict[int, float]:
-    """A measure of each seed at a stop."""
+def at_stop(column: Column, row: str, measure: str, stop: float) -> dict[int, float]:
+    """Return a measure of each seed at a stop, one of `STOPPED` at one of `STOPS`."""
     found = {}
     for seed, run in column.runs[row].items():
         evals = _stopped(column, run, measure).evals

@@ -8,6 +8,7 @@ from experiments.report import account, claims, stops, tables
 from experiments.report.correlations import correlations
 from experiments.report.figures import FIGURES, picture
 from experiments.report.found import gathered
+from experiments.report.secondary import secondary
 from experiments.report.sections import Section, sections
 from zenith.cli import write
 
@@ -18,6 +19,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "table3": ("Accuracy and time, beside the paper's table 3", tables.table3),
     "table4": ("Accuracy and time, beside the paper's table 4", tables.table4),
     "claims": ("The primary claims", claims.claims),
+    "secondary": ("The secondary claims", secondary),
     "comparison": ("Accuracy and time", tables.comparison),
     "lead": ("How far ZENITH is ahead of each, and what a test says of it", tables.lead),
     "stops": ("Accuracy when stopped at a part of the run", stops.stops),

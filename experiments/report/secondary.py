@@ -1,0 +1,323 @@
+"""The secondary claims of `results/claims.md`, each with its tests, from the records alone."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from math import inf, log
+from statistics import fmean, median
+
+from experiments.optimizers import BLOCKS, OPTIMIZERS
+from experiments.question import Question
+from experiments.records import Records
+from experiments.report.cells import headlines
+from experiments.report.claims import (
+    Claim,
+    Test,
+    Tests,
+    accuracy,
+    compared,
+    differences,
+    judged,
+    table,
+)
+from experiments.report.correlations import LEAST, MOMENTS, PAIRS, each
+from experiments.report.measures import reach
+from experiments.report.sections import Column, Section, parsed, without
+from experiments.report.stops import STOPS, at_stop, planned_for
+from experiments.report.summary import label
+
+__all__ = ["secondary"]
+
+WINDOW = 500  # where a name has none
+RATES = (0.05, 0.1, 0.15, 0.2, 0.25)
+FLAT = 0.3  # the paper's accuracy rises with the rate up to here
+_COSINE = "sgd-cosine"
+Found = Callable[[Column], Sequence[float] | None]  # None where it is not about that task
+
+
+def secondary(section: Section) -> str:
+    """Return each secondary claim with its tests; Holm is within a claim."""
+    families = [judged([*own], section)[0] for _, own in groupby(_CLAIMS, lambda own: own.name)]
+    rows = [row for family in families for row in family]
+    return table(rows, "tests of the same claim", "same")
+
+
+def _on(found: Found) -> Tests:
+    """The tests of a number for each seed, on every task without L2 that it is about."""
+
+    def tests(section: Section) -> Iterator[Test]:
+        for column in section.columns:
+            own = None if column.strength else found(column)
+            if own is not None:
+                yield Test(column.title, own)
+
+    return tests
+
+
+def _rivals(column: Column) -> list[str]:
+    """The paper's eleven, as far as they were asked for as it has them."""
+    own = (slug for slug, options in BLOCKS["A"] if not options and OPTIMIZERS[slug].paper)
+    return [slug for slug in own if slug not in ("zenith", "sgd") and slug in column.runs]
+
+
+def _best_rival(score: Callable[[Column, str], float], column: Column) -> str | None:
+    """The one with the highest score, of those that have a run."""
+    there = [row for row in _rivals(column) if column.runs[row]]
+    return max(there, key=lambda row: score(column, row), default=None)
+
+
+def _ahead_of_the_best(column: Column) -> Test:
+    """In accuracy: ahead of all where it is ahead of the one with the highest mean."""
+    best = _best_rival(lambda column, row: fmean(headlines(column, row).values()), column)
+    if best is None:
+        return Test(column.title, [])
+    ours, theirs = headlines(column, "zenith"), headlines(column, best)
+    title = f"{column.title}: {label(best)}"
+    return Test(title, [ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+
+
+def _sooner_than_the_soonest(column: Column) -> Test:
+    """To the accuracy that every seed of constant SGD reaches, in seconds."""
+    soonest = _best_rival(lambda column, row: -median(_times(column, row).values()), column)
+    if soonest is None:
+        return Test(column.title, [])
+    ours, theirs = _times(column, "zenith"), _times(column, soonest)
+    both = [(-log(ours[seed]), -log(theirs[seed])) for seed in ours if seed in theirs]
+    return differences(f"{column.title}: {label(soonest)}", both)
+
+
+def _against_the_rivals(test: Callable[[Column], Test]) -> Tests:
+    return lambda section: (
+        test(column) for column in section.columns if not column.strength and _rivals(column)
+    )
+
+
+def _times(column: Column, row: str) -> dict[int, float]:
+    target = inf if column.target is None else column.target
+    runs = sorted(column.runs.get(row, {}).items())
+    return {seed: reach(run, target, column.measure).seconds for seed, run in runs}
+
+
+def _of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
+    """A number of each run of a row that lasted, where any has it."""
+
+    def found(column: Column) -> list[float] | None:
+        runs = [run for run in column.runs.get(row, {}).values() if run.outcome != "diverged"]
+        own = [value for run in runs if (value := number(run)) is not None]
+        return own if own or (row in column.runs and not runs) else None
+
+    return found
+
+
+def _of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
+    """The logarithm of a number that the rates of each run of a row come to."""
+
+    def own(run: Records) -> float | None:
+        rates = [line["lr"] for line in run.steps if line.get("lr")]
+        return log(number(rates)) if rates else None
+
+    return _of_runs(row, own)
+
+
+def _noisy(run: Records) -> float | None:
+    """How much more than half of the squared norm is noise in the end."""
+    shares = [line["noise_share"] for line in run.evals if "noise_share" in line]
+    return shares[-1] - 0.5 if shares else None
+
+
+def _correlated(kept: Callable[[str], bool], loss: float | None, pair: str, sign: int = 1) -> Found:
+    """The rank correlation of each seed over some rows, with the sign that is claimed."""
+
+    def found(column: Column) -> list[float] | None:
+        rows = {row: runs for row, runs in column.runs.items() if kept(row)}
+        if len(rows) < LEAST:
+            return None
+        return [sign * own for own in each(column._replace(runs=rows), loss, PAIRS[pair])]
+
+    return found
+
+
+def _rated(row: str) -> bool:
+    return without(row, "lr")[0] == "sgd"
+
+
+def _rated_to(row: str) -> bool:
+    return _rated(row) and (without(row, "lr")[1] or inf) <= FLAT
+
+
+def _of_block_a(row: str) -> bool:
+    return row in {Question(slug, options=options).name for slug, options in BLOCKS["A"]}
+
+
+def _steadier(than: str) -> Found:
+    """By how much the range of accuracy over the rates is smaller for ZENITH."""
+
+    def found(column: Column) -> list[float] | None:
+        rows = [f"{than},lr={lr:g}" for lr in RATES if lr != OPTIMIZERS[than].options["lr"]]
+        if not all(row in column.runs for row in rows):
+            return None
+        ours, theirs = _ranges(column, "zenith"), _ranges(column, than)
+        return [theirs[seed] - ours[seed] for seed in ours if seed in theirs]
+
+    return found
+
+
+def _ranges(column: Column, slug: str) -> dict[int, float]:
+    """Of the accuracy of each seed over the rates, if it has all of them."""
+    own = OPTIMIZERS[slug].options["lr"]
+    rows = [slug if lr == own else f"{slug},lr={lr:g}" for lr in RATES]
+    found = [headlines(column, row) for row in rows]
+    seeds = set.intersection(*(set(values) for values in found))
+    return {s: max(v[s] for v in found) - min(v[s] for v in found) for s in sorted(seeds)}
+
+
+def _windows(column: Column) -> dict[int, str]:
+    """The rows of ZENITH that differ in the window alone, by it."""
+    own = {row: parsed(row) for row in column.runs}
+    return {
+        int(options.get("window", WINDOW)): row
+        for row, (slug, options) in own.items()
+        if slug == "zenith" and options.keys() <= {"window"}
+    }
+
+
+def _longest_less_shortest(column: Column) -> list[float] | None:
+    windows = _windows(column)
+    if len(windows) < 2:
+        return None
+    ours, theirs = (headlines(column, windows[end(windows)]) for end in (max, min))
+    return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+
+
+def _each_window(section: Section) -> Iterator[Test]:
+    for column in section.columns:
+        windows = {} if column.strength else _windows(column)
+        base = headlines(column, windows[WINDOW]) if WINDOW in windows else {}
+        for window in sorted(windows.keys() - {WINDOW}):
+            own = headlines(column, windows[window])
+            title = f"{column.title}: a window of {window}"
+            yield Test(title, [own[seed] - base[seed] for seed in own if seed in base])
+
+
+def _worse(run: Records, column: Column) -> float | None:
+    value = accuracy(run, column)
+    return None if value is None else -value
+
+
+def _stopped(row: str, measure: str, stop: int) -> Found:
+    """How much better than the cosine that was planned for that stop."""
+
+    def found(column: Column) -> list[float] | None:
+        if not any("epochs=" in name for name in column.runs) or row not in column.runs:
+            return None
+        theirs = planned_for(column, _COSINE, stop)
+        ours = at_stop(column, row, measure, stop)
+        return [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]
+
+    return found
+
+
+def _against(
+    name: str, first: str, others: Iterable[str], tie: bool = False, kind: str = "points"
+) -> Iterator[Claim]:
+    for other in others:
+        says = f"{label(first)} against {label(other)}"
+        yield Claim(name, says, compared(first, other, accuracy), tie, kind)
+
+
+_by_loss = partial(_correlated, _of_block_a, pair="sharpness and accuracy", sign=-1)
+_MOMENTUM, _AT_1 = ",lr=0.02,momentum=0.9", ",lr=1"
+_SIGNALS = ("signal-halves", "signal-loss", "sasa")
+_ABLATIONS = [f"ablation-{what}" for what in ("exponential", "first", "late", "layers")]
+_HALVED = (("", "test_accuracy"), (", averaged", "averaged_accuracy"))
+
+_CLAIMS: list[Claim] = [
+    Claim(
+        "S1", "ZENITH is more accurate than the best rival", _against_the_rivals(_ahead_of_the_best)
+    ),
+    Claim(
+        "S1",
+        "... and sooner as good as SGD",
+        _against_the_rivals(_sooner_than_the_soonest),
+        kind="ratio",
+    ),
+    Claim(
+        "S2",
+        "ZENITH's rate falls",
+        _on(_of_rates("zenith", lambda rates: max(rates) / rates[-1])),
+        kind="ratio",
+    ),
+    Claim(
+        "S2",
+        "D-Adaptation's rises",
+        _on(_of_rates("d-adaptation", lambda rates: rates[-1] / rates[0])),
+        kind="ratio",
+    ),
+    Claim(
+        "S2",
+        "SPS' is below 0.1 throughout",
+        _on(_of_rates("sps", lambda rates: 0.1 / max(rates))),
+        kind="ratio",
+    ),
+    Claim(
+        "S2", "ALI-G's too", _on(_of_rates("ali-g", lambda rates: 0.1 / max(rates))), kind="ratio"
+    ),
+    *(
+        Claim(
+            "S3",
+            f"higher rates, {what}, {when}",
+            _on(_correlated(kept, at, pair, sign)),
+            kind="plain",
+        )
+        for kept, pair, sign, what in (
+            (_rated, "rate and sharpness", -1, "flatter"),
+            (_rated_to, "rate and accuracy", 1, f"up to {FLAT}, more accurate"),
+        )
+        for at, when in MOMENTS.items()
+    ),
+    *(
+        Claim("S4", f"flatter is more accurate, {when}", _on(_by_loss(at)), kind="plain")
+        for at, when in MOMENTS.items()
+    ),
+    *(
+        Claim("S5", f"less sensitive to the rate than {label(row)}", _on(_steadier(row)))
+        for row in ("sgd", _COSINE, "sps", "ali-g")
+    ),
+    Claim("S6", "the longest window is better than the shortest", _on(_longest_less_shortest)),
+    Claim("S6", "each ties with 500", _each_window, tie=True),
+    *(
+        Claim("S7", f"L2 helps {label(row)}", compared(row, row, accuracy, l2=(True, False)))
+        for row in ("zenith", "sps", "ali-g")
+    ),
+    *(
+        Claim("S7", f"L2 harms {label(row)}", compared(row, row, _worse, l2=(True, False)))
+        for row in ("dowg", "d-adaptation")
+    ),
+    Claim(
+        "S8",
+        "noise is more than half of the squared norm in the end",
+        _on(_of_runs("zenith", _noisy)),
+        kind="plain",
+    ),
+    *(
+        claim
+        for first in ("zenith", _COSINE)
+        for claim in _against("S9", first, _SIGNALS, tie=True)
+    ),
+    *_against("S10", "zenith", _ABLATIONS, tie=True),
+    *(
+        Claim(
+            "S11",
+            f"{label(row)}{how}, stopped at {stop} %, against its plan",
+            _on(_stopped(row, measure, stop)),
+            tie=True,
+        )
+        for row in ("zenith", "sgd")
+        for how, measure in _HALVED
+        for stop in STOPS[:-1]
+    ),
+    *_against("S12", f"zenith{_MOMENTUM}", (f"sgd{_MOMENTUM}", f"{_COSINE}{_MOMENTUM}")),
+    *_against("S12", "adamw-zenith", ("adamw", "adamw-cosine")),
+    *_against("S12", "zenith-clip", ("sgd-clip",)),
+    *_against("S12", f"zenith{_AT_1}", (f"sgd{_AT_1}", f"{_COSINE}{_AT_1}"), kind="plain"),
+]
