@@ -9,15 +9,20 @@ import json
 import re
 import sys
 import tomllib
+from collections import Counter, defaultdict
 from itertools import chain
 from operator import truediv
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from experiments.report.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("comparison.md", "experiments.md", "getting-started/installation.md")
-PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in NAMES)]
+RESULTS = ROOT / "experiments/results"
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in NAMES), RESULTS / "README.md"]
 BLOCK = re.compile(r"(<!-- made by docs/make_tables.py: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 FRAMEWORKS = {
     "torch": "PyTorch",
@@ -100,14 +105,10 @@ def desk() -> str:
     from experiments.markdown import grid
     from experiments.report.cells import spread
     from experiments.report.claims import averaged, cooled
-    from experiments.report.found import gathered
     from experiments.report.measures import headline
-    from experiments.report.sections import sections
     from experiments.report.summary import label
-    from experiments.study import wanted
 
-    (section,) = sections(gathered(ROOT / "experiments/results", wanted("claims", "desk")))
-    columns = [column for column in section.columns if not column.strength]
+    columns = [column for column in of_study("claims").columns if not column.strength]
     ways = {
         "": lambda run, _: headline(run),
         ", averaged": averaged,
@@ -127,6 +128,35 @@ def desk() -> str:
     counted = " to ".join(str(each) for each in sorted({min(seeds), max(seeds)}))
     head = [f"test accuracy, %, of {counted} seeds", *(column.title for column in columns)]
     return grid(head, rows) + "\n"
+
+
+def of_study(name: str) -> "Section":
+    """The committed runs of a study, all in one section."""
+    from experiments.report.found import gathered
+    from experiments.report.sections import sections
+    from experiments.study import wanted
+
+    (section,) = sections(gathered(RESULTS, wanted(name, "desk")), apart=False)
+    return section
+
+
+def claims() -> str:
+    """What has become of each claim of `results/claims.md`, by its tests."""
+    from experiments.markdown import grid
+    from experiments.report import claims, secondary
+
+    tests: dict[str, list[str]] = defaultdict(list)
+    primary, _, _ = claims.judged(claims.CLAIMS, of_study("claims"))
+    for name, _, task, *_, verdict in primary:
+        tests[name].append(f"{task}: {verdict.replace('-', 'not run yet')}")
+    counted: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, *_, verdict in secondary.tested(of_study("secondary")):
+        counted[name][verdict.replace("-", "not run yet")] += 1
+    said = {name: [f"{n} {word}" for word, n in own.items()] for name, own in counted.items()}
+    text = (RESULTS / "claims.md").read_text()
+    found = re.findall(r"(?m)^\| ([PS]\d+) \| (.*?) \|", text)
+    rows = ([name, what, "; ".join((tests | said)[name])] for name, what in found)
+    return grid(["", "claimed by the paper, or by us", "here"], rows, words=3) + "\n"
 
 
 def listed() -> str:
@@ -207,6 +237,7 @@ def lowest() -> dict[str, str]:
 TABLES = {
     "results": results,
     "desk": desk,
+    "claims": claims,
     "cost": cost,
     "small": small,
     "apart": apart,

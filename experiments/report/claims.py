@@ -12,6 +12,7 @@ from experiments.report.sections import Column, Section
 from experiments.report.statistics import MARGIN, Effect, effect, holm, shown, verdict
 
 __all__ = [
+    "CLAIMS",
     "FAST",
     "Claim",
     "Test",
@@ -78,7 +79,7 @@ class Claim(NamedTuple):
 
 def claims(section: Section) -> str:
     """Return each primary claim with its tests, and what has become of it on each task."""
-    rows, tests, alike = judged(_CLAIMS, section)
+    rows, tests, alike = judged(CLAIMS, section)
     return table(rows, f"{tests} tests", f"{alike} of accuracy")
 
 
@@ -226,7 +227,7 @@ def _flat_at_the_end(run: Records, _: Column) -> float | None:
 
 
 _COSINE, _L2 = "sgd-cosine", (True, False)
-_CLAIMS = (
+CLAIMS = (
     Claim("P1", "ZENITH is more accurate than constant SGD", compared("zenith", "sgd", accuracy)),
     Claim("P2", "ZENITH ties with SGD + cosine", compared("zenith", _COSINE, accuracy), tie=True),
     Claim(

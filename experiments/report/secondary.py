@@ -26,7 +26,7 @@ from experiments.report.sections import Column, Section, parsed, without
 from experiments.report.stops import STOPS, at_stop, planned_for
 from experiments.report.summary import label
 
-__all__ = ["secondary"]
+__all__ = ["secondary", "tested"]
 
 WINDOW = 500  # where a name has none
 RATES = (0.05, 0.1, 0.15, 0.2, 0.25)
@@ -36,10 +36,14 @@ Found = Callable[[Column], Sequence[float] | None]  # None where it is not about
 
 
 def secondary(section: Section) -> str:
-    """Return each secondary claim with its tests; Holm is within a claim."""
-    families = [judged([*own], section)[0] for _, own in groupby(_CLAIMS, lambda own: own.name)]
-    rows = [row for family in families for row in family]
-    return table(rows, "tests of the same claim", "same")
+    """Return each secondary claim with its tests."""
+    return table(tested(section), "tests of the same claim", "same")
+
+
+def tested(section: Section) -> list[list[str]]:
+    """Return a row for each test, as `judged` does, with Holm over those of the same claim."""
+    families = groupby(_CLAIMS, lambda claim: claim.name)
+    return [row for _, own in families for row in judged([*own], section)[0]]
 
 
 def _on(found: Found) -> Tests:
