@@ -60,7 +60,7 @@ def made(source: Path | None = None) -> Path:
     """Return the folder of scenes that is kept for all runs; it is written at the first call."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "zenith-experiments" / f"scenes-{SIZE}-{TRAIN}-{TEST}-{SEED}"
-    return folder if folder.is_dir() else write(folder, source)
+    return folder if folder.is_dir() else write(folder, source, TRAIN, TEST, SEED)
 
 
 def write(
