@@ -202,7 +202,7 @@ def _coco(kind: Kind, prefix: str, visible: bool = False) -> Row:
 
 
 def _scenes(kind: Kind) -> Row:
-    return Row(kind, partial(_of_scenes, kind), detectors.small, 8, 20, threads=1, workers=0)
+    return Row(kind, partial(_of_scenes, kind), detectors.small, 8, 12, threads=1, workers=0)
 
 
 ROWS = {
