@@ -15,6 +15,7 @@ __all__ = ["cells", "headline", "show"]
 
 COLUMNS = (
     "optimizer",
+    "test accuracy %",
     "final training loss",
     "rate at the end",
     "training s",
@@ -28,7 +29,7 @@ def show(summary: dict[str, Any]) -> None:
     out.print(headline(summary), soft_wrap=True)
     table = Table(box=box.ROUNDED if out.is_terminal else box.MARKDOWN)
     measure = summary.get("measure", ACCURACY)
-    for column in (COLUMNS[0], f"{spoken(measure)} %", *COLUMNS[1:]):
+    for column in (COLUMNS[0], f"{spoken(measure)} %", *COLUMNS[2:]):
         table.add_column(column, justify="left" if column == "optimizer" else "right")
     rows = summary["optimizers"]
     for name, row in rows.items():
