@@ -43,7 +43,7 @@ def headline(summary: dict[str, Any]) -> str:
     return (
         f"{run['task']}: {run['train_images']:,} training and {run['test_images']:,} test images; "
         f"a network of {run['parameters']:,} parameters; batches of {run['batch']}; "
-        f"{summary['epochs']:.9g} of {run['epochs'] * run['segments']:.9g} epochs, "
+        f"{summary['epochs']:.5g} of {run['epochs'] * run['segments']:.5g} epochs, "
         f"{len(summary['seeds'])} of {summary['begun']} seeds begun (mean ± standard deviation)"
     )
 

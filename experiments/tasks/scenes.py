@@ -10,7 +10,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,17 +87,24 @@ def write(
     if folder.exists():
         raise UserError(f"{folder}: is there; scenes are written into a new folder")
     with explained(f"{folder}: cannot be written"):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        unfinished = folder.with_name(f".{folder.name}-{os.getpid()}")
+        unfinished.mkdir(parents=True)
         try:
             for part, name, count in (("train", "train", train), ("val", "t10k", test)):
                 random = np.random.default_rng([seed, part == "val"])
                 _write_part(unfinished, part, _items(source, name), count, random)
-            if not folder.exists():  # another process may have been faster
-                unfinished.rename(folder)
+            _moved(unfinished, folder)
         finally:
             shutil.rmtree(unfinished, ignore_errors=True)
     return folder
+
+
+def _moved(unfinished: Path, folder: Path) -> None:
+    try:
+        unfinished.rename(folder)
+    except OSError:  # another process, which writes the same, was faster
+        if not folder.is_dir():
+            raise
 
 
 def _items(source: Path, name: str) -> dict[str, list[Grey]]:

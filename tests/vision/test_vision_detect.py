@@ -142,6 +142,14 @@ def test_amp_is_a_step_in_bfloat16(task):
     assert half.model.backbone.body.layer1[0].weight.grad.isfinite().all()
 
 
+def test_what_needs_examples_of_one_size_says_so(task):
+    run = Run(task, Question("sgd", probes=("sharpness",)))
+    run.step(next(task.batches(0, 0)))
+    run.segment = task.segments
+    with pytest.raises(UserError, match="`probes` line and sharpness need examples of one size"):
+        run.finish_segment()
+
+
 def test_halves_of_a_batch_are_its_examples(task):
     run = Run(task, Question("signal-halves"))
     run._batch = next(task.batches(0, 0))
