@@ -4,11 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments import cost, tasks
 from experiments.arguments import count, number, rate, share, size, window
 from zenith.cli import Parser, guarded
+
+if TYPE_CHECKING:
+    from experiments.question import Question
 
 # What to install for a module, where its own name does not say it.
 PACKAGES = {"curvlinops": "curvlinops-for-pytorch", "dog": "dog-optimizer"} | dict.fromkeys(
@@ -215,7 +218,6 @@ def run_one(options: argparse.Namespace) -> None:
     """Train one run, or go on with it; a line for each evaluation."""
     from experiments import parallel
     from experiments.optimizers import recipe
-    from experiments.question import Question
     from experiments.run import Run, checked_device
     from experiments.train import train
 
@@ -226,7 +228,17 @@ def run_one(options: argparse.Namespace) -> None:
     task = tasks.load(
         options.task, options.data, options.epochs, options.batch_size, options.weights
     )
-    question = Question(
+    question = _question(options, given)
+    with parallel.joined(device) as own:
+        for _, record in train(task, [Run(task, question, own)], options.out, options.resume):
+            if record["kind"] != "step" and parallel.leads():
+                print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
+
+
+def _question(options: argparse.Namespace, given: dict[str, Any]) -> "Question":
+    from experiments.question import Question
+
+    return Question(
         options.optimizer,
         options.seed,
         given,
@@ -238,10 +250,6 @@ def run_one(options: argparse.Namespace) -> None:
         options.warm_up,
         options.amp,
     )
-    with parallel.joined(device) as own:
-        for _, record in train(task, [Run(task, question, own)], options.out, options.resume):
-            if record["kind"] != "step" and parallel.leads():
-                print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,8 +57,8 @@ class Annotations(NamedTuple):
 def read(file: Path, folder: Path, kind: Kind) -> Annotations:
     """Return the annotations in a file.
 
-    A box of no area is none to learn: its annotation is left out, and named on stderr (COCO's own
-    `train2017` is said to have such boxes).
+    A box of no area is none to learn: its annotation is left out, and named on stderr, for it has
+    been met in published files, and torchvision's own training drops it too.
 
     Args:
         file: of annotations, JSON.
@@ -103,7 +103,7 @@ def _checked(document: Record, empty: Annotations) -> Annotations:
             if type(image.get(side)) is not int or image[side] < 1:
                 raise ValueError(f"image {own}: `{side}` must be pixels, got {image.get(side)}")
     named = [each.get("keypoints") for each in categories.values()]
-    if empty.kind == "keypoints" and not (len(named) == 1 and isinstance(named[0], list)):
+    if empty.kind == "keypoints" and not (len(named) == 1 and _names(named[0])):
         raise ValueError("must have one category, with the names of its `keypoints`")
     found = empty._replace(images=images, categories=dict(sorted(categories.items())))
     kept = [each for each in annotations.values() if _sound(each, found)]
@@ -180,11 +180,16 @@ def _wrong_points(each: Record, beside: Annotations) -> str:
     return ""
 
 
+def _names(values: Any) -> bool:
+    """Whether there is a list of one or more names."""
+    return isinstance(values, list) and bool(values) and all(isinstance(x, str) for x in values)
+
+
 def _finite(values: Any, count: int | None = None) -> bool:
     """Whether there is a list of numbers, of so many."""
     try:
         return len(values) == (count or len(values)) and isfinite(sum(values))
-    except TypeError:
+    except (OverflowError, TypeError):
         return False
 
 

@@ -22,6 +22,17 @@ from experiments.tasks.coco import Annotations
 __all__ = ["SCRATCH", "Weights", "paper", "small", "weights"]
 
 SCRATCH = Path("none")  # in place of a file: begin with random weights
+_NUMBERS = {  # of a small detector: pixels, proposals and detections of an image
+    "min_size": 96,
+    "max_size": 96,
+    "rpn_pre_nms_top_n_train": 200,
+    "rpn_pre_nms_top_n_test": 100,
+    "rpn_post_nms_top_n_train": 100,
+    "rpn_post_nms_top_n_test": 50,
+    "rpn_batch_size_per_image": 64,
+    "box_batch_size_per_image": 32,
+    "box_detections_per_img": 20,
+}
 Weights = tuple[dict[str, Any] | None, str]  # of the backbone, and how their file is known
 
 
@@ -89,19 +100,11 @@ def small(source: Annotations, _begin: dict[str, Any] | None = None) -> nn.Modul
     width, classes = 32, 1 + len(source.categories)
     pools = [MultiScaleRoIAlign(["0", "1"], size, 1) for size in (5, 10)]
     settings: dict[str, Any] = {
-        "min_size": 96,
-        "max_size": 96,
+        **_NUMBERS,
         "rpn_anchor_generator": AnchorGenerator(((16,), (28,), (48,)), ((0.5, 1.0, 2.0),) * 3),
-        "rpn_pre_nms_top_n_train": 200,
-        "rpn_pre_nms_top_n_test": 100,
-        "rpn_post_nms_top_n_train": 100,
-        "rpn_post_nms_top_n_test": 50,
-        "rpn_batch_size_per_image": 64,
         "box_roi_pool": pools[0],
         "box_head": TwoMLPHead(width * 25, 128),
         "box_predictor": FastRCNNPredictor(128, classes),
-        "box_batch_size_per_image": 32,
-        "box_detections_per_img": 20,
     }
     if source.kind == "instances":
         return MaskRCNN(  # type: ignore[no-any-return]

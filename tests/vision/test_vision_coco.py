@@ -211,6 +211,7 @@ WRONG = [
     (first(image_id=9), "annotation 1: `image_id` 9 is unknown"),
     (first(category_id=1), "annotation 1: `category_id` 1 is unknown"),
     (first(iscrowd=None), "annotation 1: `iscrowd` must be 0 or 1, got None"),
+    (first(area=10**400), "annotation 1: `area` must be a number, got 1000"),
     (first(area="x"), "annotation 1: `area` must be a number, got 'x'"),
     (first(bbox=[1, 2, 3]), "annotation 1: `bbox` must be x, y, width, height, got [1, 2, 3]"),
     (first(bbox=[1, 2, -3, 4]), "annotation 1: `bbox` must be x, y, width, height, got [1, 2, -3"),
@@ -233,6 +234,10 @@ INSTANCES = [
 KEYPOINTS = [
     (first(keypoints=[1, 2, 3]), "annotation 1: `keypoints` must be 3 of x, y, visibility (0, 1"),
     (first(num_keypoints=2), "annotation 1: `num_keypoints` must be 3, got 2"),
+    (
+        lambda c: c["categories"][0].update(keypoints=[]),
+        "must have one category, with the names of its `keypoints`",
+    ),
     (
         lambda c: c["categories"].append({"id": 8, "name": "dog"}),
         "must have one category, with the names of its `keypoints`",
