@@ -13,6 +13,7 @@ Section 4 of the paper names networks (Mask and Keypoint R-CNN, ResNet-50), data
 - **Evaluation.** An image at a time: in a batch, those beside it would change its padding.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,10 +30,10 @@ from experiments.tasks.coco import Annotations, Kind, Record, read
 from experiments.tasks.examples import Example, Seen
 from experiments.tasks.pictures import loaded
 from experiments.tasks.precision import OWN, map50, records
-from experiments.tasks.vision import WORKERS
 
 __all__ = ["ROWS", "Detect", "Row", "detect"]
 
+WORKERS = min(5, os.cpu_count() or 1)  # the paper's five, or as many as there are cores
 EVERY = 2500  # steps from one evaluation to the next, and one at the end of an epoch
 VISIBLE = 10  # keypoints in an image that torchvision's own loader keeps
 
