@@ -40,8 +40,8 @@ are runs of it whose hours ended before the steps of its plan. What was planned 
 the other runs of a task has no rank and is never bold.
 """
 _TABLE5_NOTE = """
-At desk scale that quarter is 3 evaluations of 12. The paper has one run of each, does not say at which
-evaluation its numbers are taken, and gives one time for both measures of a task. COCO's own noise
+At desk scale that quarter is 3 evaluations of 12. The paper has one run of each, does not say at
+which evaluation its numbers are taken, and gives one time for both measures of a task. COCO's noise
 between seeds, some 0.3 points of AP, makes the difference of two single runs uncertain by 0.42:
 see `results/claims.md`.
 """
