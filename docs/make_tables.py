@@ -197,11 +197,9 @@ def listed() -> str:
 
 def described(what: str) -> list[str]:
     """What is here, its command, and whether it was measured."""
-    from experiments.listing import NOT_YET, status
+    from experiments.listing import status
     from experiments.studies import STUDIES
 
-    if what == NOT_YET:
-        return ["", "", what]
     if what == "table1":
         return ["The overhead", "`study table1`", "[measured](comparison.md#cost)"]
     if what not in STUDIES:

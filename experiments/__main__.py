@@ -4,11 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments import cost, tasks
 from experiments.arguments import count, number, rate, share, size, window
 from zenith.cli import Parser, guarded
+
+if TYPE_CHECKING:
+    from experiments.question import Question
 
 # What to install for a module, where its own name does not say it.
 PACKAGES = {"curvlinops": "curvlinops-for-pytorch", "dog": "dog-optimizer"} | dict.fromkeys(
@@ -26,6 +29,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     listing.set_defaults(run=show_list)
     _add_run(commands.add_parser("run", help="train one network by one optimizer with one seed"))
     _add_study(commands.add_parser("study", help="all runs of a table or figure, and its report"))
+    _add_scenes(commands.add_parser("scenes", help="write small scenes in COCO's format"))
     _add_check(commands.add_parser("check", help="make a sample of the runs in a folder anew"))
     cost.add_commands(commands)
     return parser.parse_args(argv)
@@ -35,6 +39,7 @@ SCALES = ["toy", "desk", "paper"]
 _OF_DEMO, _OF_STUDIES = Path("zenith-demo"), Path("zenith-studies")
 _RESULTS = Path(__file__).parent / "results"
 _STUDIES = f"of records and reports, shared by all studies; by default {_OF_STUDIES}"
+_WEIGHTS = "ResNet-50's of ImageNet, for COCO; or none, to begin at random"
 
 Option = tuple[str, Any, str, Any, str]  # name, type, metavar, default, help
 
@@ -56,6 +61,8 @@ _RUN: list[Option] = [
     ("--l2", number, "X", 0.0, "half of it times ||p||^2 in the loss"),
     ("--hours", rate, "X", None, "of training, at the most"),
     ("--data", Path, "DIR", None, "the files of the task"),
+    ("--weights", Path, "FILE", None, _WEIGHTS),
+    ("--warm-up", count, "N", 0, "steps in which the rate rises from a thousandth; by default 0"),
 ]
 _BOTH: list[Option] = [
     ("--lr", rate, "X", None, "by default the optimizer's own, often 0.1"),
@@ -117,7 +124,23 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=size, metavar="N", default=1, help="processes of a thread; by default 1")
     add("--out", type=Path, metavar="DIR", default=_OF_STUDIES, help=_STUDIES)
     add("--data", type=Path, metavar="DIR", help="the files of the tasks")
+    add("--weights", type=Path, metavar="FILE", help=_WEIGHTS)
     add("--device", choices=["cpu", "cuda"], default="cpu")
+
+
+def _add_scenes(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=write_scenes)
+    parser.description = (
+        "Write small scenes of clothes and digits, with boxes, masks and keypoints in COCO's "
+        "format. The tasks scenes-* make their own at their first run, and take others by --data."
+    )
+    add = parser.add_argument
+    add("folder", type=Path, metavar="DIR", help="a new one")
+    add("--train", type=size, metavar="N", default=1000, help="scenes; by default 1000")
+    add("--val", type=size, metavar="N", default=300, help="scenes; by default 300")
+    add("--seed", type=count, metavar="N", default=0, help="by default 0")
+    files = f"folder with {tasks.FASHION_MNIST_FILES}; by default {tasks.FASHION_MNIST_DIR}"
+    add("--data-dir", type=Path, metavar="DIR", help=files)
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
@@ -169,6 +192,14 @@ def run_study(options: argparse.Namespace) -> int:
     return study.run(options)
 
 
+def write_scenes(options: argparse.Namespace) -> None:
+    """Write scenes."""
+    from experiments.tasks import scenes
+
+    own = options.train, options.val, options.seed
+    print(f"scenes are in {scenes.write(options.folder, options.data_dir, *own)}")
+
+
 def run_check(options: argparse.Namespace) -> int:
     """Make a sample of runs anew."""
     from experiments import check
@@ -187,7 +218,6 @@ def run_one(options: argparse.Namespace) -> None:
     """Train one run, or go on with it; a line for each evaluation."""
     from experiments import parallel
     from experiments.optimizers import recipe
-    from experiments.question import Question
     from experiments.run import Run, checked_device
     from experiments.train import train
 
@@ -195,8 +225,20 @@ def run_one(options: argparse.Namespace) -> None:
     given = {name: value for name, value in chosen.items() if value is not None}
     given = recipe(options.optimizer, given).chosen(given)  # before the data are loaded
     device = checked_device(options.device)
-    task = tasks.load(options.task, options.data, options.epochs, options.batch_size)
-    question = Question(
+    task = tasks.load(
+        options.task, options.data, options.epochs, options.batch_size, options.weights
+    )
+    question = _question(options, given)
+    with parallel.joined(device) as own:
+        for _, record in train(task, [Run(task, question, own)], options.out, options.resume):
+            if record["kind"] != "step" and parallel.leads():
+                print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
+
+
+def _question(options: argparse.Namespace, given: dict[str, Any]) -> "Question":
+    from experiments.question import Question
+
+    return Question(
         options.optimizer,
         options.seed,
         given,
@@ -205,12 +247,9 @@ def run_one(options: argparse.Namespace) -> None:
         options.log_every or 10,
         options.epochs,
         options.batch_size,
+        options.warm_up,
         options.amp,
     )
-    with parallel.joined(device) as own:
-        for _, record in train(task, [Run(task, question, own)], options.out, options.resume):
-            if record["kind"] != "step" and parallel.leads():
-                print(", ".join(f"{name} {value}" for name, value in record.items()), flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,7 @@ def run(options: Namespace) -> int:
 
 def _cell(header: Record) -> Cell:
     question = replace(Question.of(header), probes=())  # which change nothing
-    return Cell(header["task"], question, header["steps"] * header["segments"])
+    return Cell(header["task"], question, round(header["steps"] * header["segments"]))
 
 
 def _row(path: Path, found: Mapping[Path, Records], new: Records) -> list[str]:

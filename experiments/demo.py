@@ -34,7 +34,7 @@ def run(options: Namespace) -> int:
     once the training has ended; a demo that is interrupted leaves an earlier one as it is.
     """
     task = tasks.load(options.data, options.data_dir, options.epochs, options.batch_size)
-    questions = _questions(options, task.steps * task.segments)
+    questions = _questions(options, tasks.length(task))
     _claim(options.out, task.name)
     made = {str(question.path(task.name).parent) for question in questions}
     folder = _folder(options.out, task.name, options.resume)
@@ -126,7 +126,7 @@ def _train(
     folder: Path,
     stopped: Callable[[], bool],
 ) -> None:
-    steps = task.steps * task.segments
+    steps = tasks.length(task)
     with progress(options.seeds * steps) as show:
         for seed in range(options.seeds):
             text = f"seed {seed + 1} of {options.seeds}"

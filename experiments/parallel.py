@@ -64,12 +64,15 @@ def agreed(found: Callable[[], T]) -> T:
     return value
 
 
-def part(batch: Tensor) -> Tensor:
-    """Return the part of a batch that is this process'."""
+def part(batch: Any) -> Any:
+    """Return the part of a batch that is this process': of a tensor, or of a list of examples."""
     size = _size()
     if len(batch) % size:
         raise UserError(f"`--batch-size` must be a multiple of {size} processes, got {len(batch)}")
-    return batch if size == 1 else batch.chunk(size)[dist.get_rank()]
+    if size == 1:
+        return batch
+    own, rank = len(batch) // size, dist.get_rank()
+    return batch[own * rank : own * (rank + 1)]
 
 
 def mean(loss: Tensor) -> Tensor:

@@ -40,6 +40,7 @@ class Place(NamedTuple):
     data: Path | None = None
     device: str = "cpu"
     jobs: int = 1  # processes side by side
+    weights: Path | None = None  # of the backbone of those tasks that begin with some
 
 
 def run_all(
@@ -96,8 +97,8 @@ def _named(cells: Sequence[Cell]) -> str:
 
 
 @cache
-def _loaded(name: str, data: Path | None, epochs: int | None, batch: int | None) -> tasks.Task:
-    return tasks.load(name, data, epochs, batch)
+def _loaded(name: str, *asked: Any) -> tasks.Task:
+    return tasks.load(name, *asked)
 
 
 _shared: dict[str, Any] = {}  # of a process of the pool, with the one that began it
@@ -121,7 +122,8 @@ def _follow_the_parent() -> None:
 def _make(cell: Cell, place: Place) -> None:
     """Make one run, or what is left of it, and count its steps."""
     asked = cell.question
-    task = _loaded(cell.task, place.data, asked.epochs, asked.batch)
+    weights = place.weights if cell.task in tasks.DETECTION else None
+    task = _loaded(cell.task, place.data, asked.epochs, asked.batch, weights)
     run, halted, left = Run(task, asked, place.device), _shared["halt"].is_set, cell.steps
     for _, record in train(task, [run], place.folder, True, halted, place.jobs):
         if record["kind"] == "eval":

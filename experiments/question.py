@@ -27,6 +27,7 @@ class Question:
         log_every: steps from one `step` record to the next.
         epochs: of the run, where they are not the task's own.
         batch: in a batch, where it is not the task's own number.
+        warm_up: steps in which the rate rises to what it is, evenly, from a thousandth of it.
         amp: whether the forward pass is in bfloat16, as far as `torch.autocast` has it.
         probes: what more to measure: names of `experiments.probes`, in any order.
     """
@@ -39,13 +40,14 @@ class Question:
     log_every: int = 1
     epochs: int | None = None
     batch: int | None = None
+    warm_up: int = 0
     amp: bool = False
     probes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         """The optimizer with what is not as by default: `OPTIMIZER[,lr=..][,l2=..][,amp]`."""
-        own = {name: getattr(self, name) for name in ("l2", *_SIZES)}
+        own = {name: getattr(self, name) for name in ("l2", *_SIZES, "warm_up")}
         chosen = {**self.options, **{name: value for name, value in own.items() if value}}
         options = [f"{key}={value:g}" for key, value in chosen.items()]
         return ",".join([self.optimizer, *options, *(["amp"] if self.amp else [])])
@@ -55,7 +57,8 @@ class Question:
         asked = asdict(self)
         sized = {name: size for name in _SIZES if (size := asked[name])}
         del asked["epochs"], asked["batch"]
-        rare = {"sized": sized, "amp": asked.pop("amp"), "probes": list(asked.pop("probes"))}
+        rare = {"sized": sized, "probes": list(asked.pop("probes"))}
+        rare |= {name: asked.pop(name) for name in ("warm_up", "amp")}
         return asked | {name: value for name, value in rare.items() if value}
 
     @classmethod

@@ -2,10 +2,11 @@
 
 The first line, of `kind` "run", is the whole question: `format` (the version of this layout),
 `task`, `optimizer`, `seed`, `options` (of the optimizer), what the task says of its data and length
-(`steps` and `epochs` of a segment, `segments`), `log_every`, `parameters` (of the network), `sized`
-(`epochs`, `batch`), `amp` and `probes` where they are not as by default, and, under `made`, the
-versions and the machine on which it began, and `together`: the optimizers that were trained in step
-with it. It has no date and no path, so that two runs can be compared. The others:
+(`steps` and `epochs` of a segment, means where these differ, `segments`), `log_every`, `parameters`
+(of the network), `sized` (`epochs`, `batch`), `warm_up`, `amp` and `probes` where they are not as
+by default, and, under `made`, the versions and the machine on which it began, and `together`: the
+optimizers that were trained in step with it. It has no date and no path, so that two runs can be
+compared. The others:
 
 - `step`, after every `log_every` steps and at the end of a segment: `step`, `loss` (the mean over
   the steps since the line before), `lr` (in force at this step), `seconds` (of training so far by
@@ -40,12 +41,13 @@ DIGITS = 6  # significant; the records of a large run are meant to be committed
 # What a reader relies on: of the header, its kinds of values; of a line, its numbers or nulls.
 _HEADER: dict[str, Any] = {
     **dict.fromkeys(("task", "optimizer"), str),
-    **dict.fromkeys(("seed", "steps", "segments", "parameters"), int),
+    **dict.fromkeys(("seed", "segments", "parameters"), int),
     **dict.fromkeys(("train_images", "test_images", "batch"), int),
-    **dict.fromkeys(("epochs", "l2"), int | float),
+    **dict.fromkeys(("steps", "epochs", "l2"), int | float),
     "options": dict,
 }
 _MORE = {"sized": dict, "made": dict, "probes": list, "amp": bool, "classes": int, "measure": str}
+_MORE |= {"measures": list, "warm_up": int}
 _NUMBERS = {
     "step": ("step", "loss", "lr", "seconds", "grad_norm"),
     "eval": ("segment", "step", "epoch", "train_loss", "seconds"),

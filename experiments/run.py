@@ -4,7 +4,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
+from torch.optim.lr_scheduler import LinearLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments import parallel, probes
@@ -23,7 +24,7 @@ from experiments.errors import UserError
 from experiments.optimizers import OPTIMIZERS, Recipe, Setting, recipe
 from experiments.question import Question
 from experiments.records import Record
-from experiments.tasks import Task
+from experiments.tasks import Task, length
 from zenith.cli import own_version
 
 __all__ = ["Run"]
@@ -58,10 +59,12 @@ class Run:
         self.model = task.network().to(self.device)
         self._trained = parallel.replicated(self.model, self.device)
         self._epoch = task.steps / task.epochs  # in steps
-        setting = Setting(task.steps * task.segments, self._epoch, _normalizes(self.model))
+        self._ends: Sequence[float] = getattr(task, "ends", (task.steps,))  # of segments, within it
+        setting = Setting(length(task), self._epoch, _normalizes(self.model))
         self.optimizer, self.scheduler = self.recipe.make(
             self.model.parameters(), setting, question.options
         )
+        self.warm_up = _warming(self.optimizer, question)
         self.averager = self.recipe.average(self.model)
         self.average = _mean_of(self.model) if "average" in question.probes else None
         self.tested = self.model
@@ -81,9 +84,11 @@ class Run:
 
     def step(self, batch: Any) -> Record | None:
         """Make one training step, on the clock; return its record where one is due."""
-        self._batch = self._moved(_mapped(parallel.part, batch))
+        self._batch = self._moved(_divided(parallel.part, batch))
         penalty = self._penalty().detach() if self.question.l2 else None
         start = self._now()
+        if self.warm_up and self.steps:
+            self.warm_up.step()
         if self._planned("step") and self.steps:  # so that until here the rate was that in force
             self.scheduler.step()
         loss = self.optimizer.step(self.closure).detach()
@@ -94,7 +99,8 @@ class Run:
         self._losses.append(loss if penalty is None else loss - penalty)
         if self.average:
             self.average.update_parameters(self.model)
-        due = self.steps % self.task.steps == 0 or self.steps % self.question.log_every == 0
+        ended = self.steps % self._ends[-1] in (0, *self._ends[:-1])
+        due = ended or self.steps % self.question.log_every == 0
         line = self._line() if due else None
         if self._planned("epoch") and self.steps % round(self._epoch) == 0:
             self.scheduler.step(self._validation_loss())
@@ -115,7 +121,7 @@ class Run:
             torch.manual_seed(self.question.seed * 1_000_003 + self.steps)
         batch = self._batch
         if half is not None:
-            batch = _mapped(lambda part: part.tensor_split(2)[half], batch)
+            batch = _divided(lambda part: _half(part, half), batch)
         buffers = [] if backward else [buffer.clone() for buffer in self.model.buffers()]
         with torch.set_grad_enabled(backward):
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.question.amp):
@@ -140,7 +146,7 @@ class Run:
             "kind": "eval",
             "segment": self.segment,
             "step": self.steps,
-            "epoch": self.segment * self.task.epochs,
+            "epoch": self.steps / self._epoch,
             "train_loss": self.train_losses[-1],
             **measures,
             "seconds": self.seconds,
@@ -172,6 +178,7 @@ class Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            **({"warm_up": self.warm_up.state_dict()} if self.warm_up else {}),
             "averager": self.averager.state_dict() if self.averager else None,
             "average": self.average.state_dict() if self.average else None,
             "own": {name: getattr(self, name) for name in _OWN},
@@ -183,6 +190,8 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler:
             self.scheduler.load_state_dict(state["scheduler"])
+        if self.warm_up:
+            self.warm_up.load_state_dict(state["warm_up"])
         if self.averager:
             self.averager.load_state_dict(state["averager"])
         if self.average:
@@ -297,13 +306,36 @@ def _mean_of(model: nn.Module) -> AveragedModel:
 _OWN = ("steps", "segment", "seconds", "diverged", "train_losses")
 
 
+def _warming(optimizer: Any, question: Question) -> LinearLR | None:
+    """What lets the user's own rate rise; a plan or ZENITH goes on to scale it."""
+    if not question.warm_up:
+        return None
+    if "lr" not in optimizer.param_groups[0]:
+        raise UserError(f"`--warm-up` needs a rate, of which {question.optimizer} has none")
+    return LinearLR(optimizer, 1e-3, total_iters=question.warm_up)
+
+
 def _mapped(change: Callable[[Tensor], Tensor], batch: Any) -> Any:
     """A batch with each of its tensors changed."""
     if isinstance(batch, Tensor):
         return change(batch)
+    if isinstance(batch, Mapping):
+        return {name: _mapped(change, part) for name, part in batch.items()}
     if isinstance(batch, tuple | list):
         return type(batch)(_mapped(change, part) for part in batch)
     return batch
+
+
+def _divided(take: Callable[[Any], Any], batch: Any) -> Any:
+    """A part of a batch: of each of its tensors, or of the list of its examples."""
+    if isinstance(batch, tuple):
+        return tuple(_divided(take, part) for part in batch)
+    return take(batch)
+
+
+def _half(part: Any, half: int) -> Any:
+    middle = (len(part) + 1) // 2
+    return part[middle:] if half else part[:middle]
 
 
 def _made(device: torch.device) -> Record:
@@ -324,7 +356,7 @@ def _made(device: torch.device) -> Record:
 def _versions() -> dict[str, str]:
     """Of the packages of rivals and data sets, as far as a run has imported them."""
     rivals = {recipe.needs for recipe in OPTIMIZERS.values() if recipe.needs}
-    loaded = sorted((rivals | {"timm", "torchvision"}) & sys.modules.keys())
+    loaded = sorted((rivals | {"pycocotools", "timm", "torchvision"}) & sys.modules.keys())
     return {name: metadata.version(name) for name in map(_distribution, loaded)}
 
 

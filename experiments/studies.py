@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from experiments.optimizers import BLOCKS, recipe
 from experiments.pool import Cell
 from experiments.question import Question
-from experiments.tasks import PAPER, TEXT
+from experiments.tasks import DETECTION, PAPER, SCENES, TEXT
 
 __all__ = ["LENGTHS", "STUDIES", "Length", "Study", "cells", "hours"]
 
@@ -25,7 +25,7 @@ class Length(NamedTuple):
 
     epochs: int
     steps: int  # of an epoch
-    segment: int = 1  # epochs
+    segment: float = 1  # epochs
     seconds: float = 0.0  # of one core, with SGD; or of a GPU at the most
 
 
@@ -36,14 +36,24 @@ LENGTHS = {
     "desk-c": Length(280, 32, 14, 85),
     "text-gru": Length(20, 133, 1, 60),
     "text-transformer": Length(20, 133, 1, 60),
+    "scenes-keypoints": Length(12, 125, 1, 135),
+    "scenes-instances": Length(12, 125, 1, 150),
     # At paper scale, with the paper's hours instead of measured seconds.
     **{
         name: Length(PAPER[name].epochs, steps, seconds=3600 * PAPER[name].hours)
         for name, steps in zip(PAPER, (421, 351, 351, 532, 703, 890), strict=True)
     },
+    **{
+        name: Length(DETECTION[name].epochs, 7393, 1 / 3, 3600 * DETECTION[name].hours)
+        for name in ("coco-keypoints", "coco-instances")
+    },
 }
 DESK = ("desk-a", "desk-b", "desk-c")
-TOYS = {"digits": {"epochs": 2, "batch": 64}, "text-gru": {"epochs": 1}}
+TOYS = {
+    "digits": {"epochs": 2, "batch": 64},
+    "text-gru": {"epochs": 1},
+    **{name: {"epochs": 1} for name in SCENES},
+}
 PROBED = ("zenith", "sgd", "sgd-cosine")  # of a toy, of which the others have no probes
 Rows = Callable[[Length], Iterable[Question]]
 
@@ -245,6 +255,11 @@ def _clipped(*norms: float) -> Rows:
     return lambda _: [*_of("zenith", "sgd"), *clipped]
 
 
+def _detected(_: Length) -> list[Question]:
+    rivals = ("pal", "gen", "cocob", "dog", "d-adaptation")
+    return _of("zenith", "sgd", "sgd-cosine", *rivals)
+
+
 def _text(_: Length) -> list[Question]:
     return [*_of("zenith", "sgd", "sgd-cosine", lr=1.0), *_adamw(_)]
 
@@ -309,6 +324,12 @@ STUDIES = {
         paper="Table 4, Figure 4",
         shown=("table4", "lead", "figure4", "details"),
     ),
+    "table5": Study(
+        "Detection and segmentation",
+        [Part(_detected, _tasks(SCENES, ("coco-keypoints", "coco-instances"), SCENES))],
+        paper="Table 5, Figure 5",
+        shown=("table5", "lead", "figure5", "figure3f", "details"),
+    ),
     "figure6": Study(
         "The window",
         [
@@ -356,6 +377,11 @@ STUDIES = {
 }
 STUDIES["secondary"] = Study(
     "The secondary claims",
-    [part for name, study in STUDIES.items() if name != "claims" for part in study.parts],
+    [
+        part
+        for name, study in STUDIES.items()
+        if name not in ("claims", "table5")
+        for part in study.parts
+    ],
     shown=("secondary",),
 )

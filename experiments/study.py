@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
         asked = _of(asked, options.tasks.split(","))
     _import_what_they_need(asked)
     device = checked_device(options.device)
-    place = Place(options.out, options.data, device, options.jobs)
+    place = Place(options.out, options.data, device, options.jobs, options.weights)
     with interruptible() as stopped:
         failures = run_all(asked, place, stopped)
     for line in failures:

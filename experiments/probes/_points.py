@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from experiments.errors import UserError
+
 if TYPE_CHECKING:
     from experiments.run import Run
 
@@ -29,6 +31,8 @@ def subset(run: "Run") -> list[Any]:
     """Return 512 training examples, or all of a segment, 256 together: the same of every run."""
     found: list[Any] = []
     for batch in run.batches(0, seed=0):
+        if isinstance(batch, list):
+            raise UserError("`probes` line and sharpness need examples of one size, got a list")
         found.append(batch)
         if sum(len(batch[0]) for batch in found) >= EXAMPLES:
             break

@@ -5,6 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from experiments.probes._points import due, following
+from experiments.tasks import length
 
 if TYPE_CHECKING:
     from experiments.run import Run
@@ -38,7 +39,7 @@ def cooldown(run: "Run") -> dict[str, float]:
     odd = run.segment * 10 // run.task.segments % 2
     if not (due(run, 10) and odd and name in run.optimizer.param_groups[0]):
         return {}
-    branch, steps = run.branch(), max(1, run.task.steps * run.task.segments // 10)
+    branch, steps = run.branch(), max(1, length(run.task) // 10)
     groups = branch.optimizer.param_groups
     caps = [group[name] for group in groups]
     for i, batch in enumerate(islice(following(run), steps)):

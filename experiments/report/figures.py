@@ -10,6 +10,7 @@ from statistics import median
 from typing import Literal, NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from experiments.records import Record, Records
@@ -27,7 +28,7 @@ from experiments.report.panels import (
     wrapped,
     zoomed,
 )
-from experiments.report.sections import Column, Section
+from experiments.report.sections import Column, Section, title
 from experiments.report.statistics import profile
 from experiments.report.stops import horizon
 from experiments.report.style import rendered
@@ -48,19 +49,25 @@ def picture(name: str, section: Section) -> bytes:
 
 
 def over_time(section: Section) -> Figure:
-    """Figure 1: training loss and accuracy over the time of training, by task."""
-    figure, grid = panels(2, len(section.columns))
-    for (losses, accuracies), column in zip(grid.T, section.columns, strict=True):
-        titled(losses, column.title, "seconds of training", "training loss, mean of a segment")
+    """Figures 1 and 5: training loss and measures over the time of training, by task."""
+    figure, grid = panels(1 + max(map(len, section.tasks)), len(section.tasks))
+    for (losses, *others), columns in zip(grid.T, section.tasks, strict=True):
+        name = title(columns[0].task, columns[0].strength)
+        titled(losses, name, "seconds of training", "training loss, mean of a segment")
         logarithmic(losses, "y")
-        titled(accuracies, "", "seconds of training", judged(column))
-        for name, runs in column.runs.items():
-            style = look(name, column.runs)
-            plot(losses, series(runs, "evals", "train_loss", "seconds"), **style)
-            plot(accuracies, series(runs, "evals", column.measure, "seconds"), **style)
-        if not lower_is_better(column.measure):
-            zoomed(accuracies)
+        _timed(losses, columns[0], "train_loss")
+        for axes, column in zip(others, columns, strict=False):
+            titled(axes, "", "seconds of training", judged(column))
+            _timed(axes, column, column.measure)
+            if not lower_is_better(column.measure):
+                zoomed(axes)
     return figure
+
+
+def _timed(axes: Axes, column: Column, measure: str) -> None:
+    for name, runs in column.runs.items():
+        line = series(runs, "evals", measure, "seconds")
+        plot(axes, line, **look(name, column.runs))
 
 
 def schedule(section: Section) -> Figure:
@@ -106,9 +113,9 @@ def profiles(section: Section) -> Figure:
 
 
 def _over_steps(section: Section, kind: Literal["steps", "evals"], measure: str, y: str) -> Figure:
-    figure, grid = wrapped(len(section.columns))
-    for axes, column in zip(grid, section.columns, strict=True):
-        titled(axes, column.title, "iteration", y)
+    figure, grid = wrapped(len(section.tasks))
+    for axes, (column, *_) in zip(grid, section.tasks, strict=True):
+        titled(axes, title(column.task, column.strength), "iteration", y)
         logarithmic(axes, "y")
         for name, runs in column.runs.items():
             plot(axes, series(runs, kind, measure), **look(name, column.runs))
@@ -166,6 +173,7 @@ FIGURES: Mapping[str, Drawn] = {
     "figure3f": Drawn("The learning rates of the optimizers that have one", rates),
     "figure3gh": Drawn("ZENITH and the others over the initial rate", partial(swept, option="lr")),
     "figure4": Drawn("The learning rates under L2 regularization", rates),
+    "figure5": Drawn("Training loss and mAP50 over the time of training", over_time),
     "figure6": Drawn("ZENITH over the window", partial(swept, option="window")),
     "profile": Drawn(
         "On what share of the tasks the target is reached at so many times the fastest",

@@ -22,8 +22,10 @@ __all__ = [
     "headline",
     "lower_is_better",
     "main_measure",
+    "main_measures",
     "moment",
     "reach",
+    "spoken",
     "valued",
 ]
 
@@ -38,16 +40,28 @@ class Reach(NamedTuple):
     seconds: float  # of training, evaluation left out
 
 
+def main_measures(run: Records) -> list[str]:
+    """Return all that a run is judged by: the `measures` of its header, or the one of others."""
+    return [*map(str, run.header.get("measures", ()))] or [main_measure(run)]
+
+
 def main_measure(run: Records) -> str:
     """Return what a run is judged by.
 
-    That is the `measure` of its header, or else `test_accuracy`, or else its first measure of the
-    test set; of a run without any, as one that diverged before its first evaluation, the accuracy.
+    That is the `measure` of its header, or the first of its `measures`, or else `test_accuracy`, or
+    else its first measure of the test set; of a run without any, as one that diverged before its
+    first evaluation, the accuracy.
     """
-    if "measure" in run.header:
-        return str(run.header["measure"])
+    for named in (*run.header.get("measures", ()), run.header.get("measure")):
+        if named:
+            return str(named)
     names = [name for line in run.evals[:1] for name in line if name.startswith("test_")]
     return "test_accuracy" if "test_accuracy" in names else next(iter(names), "test_accuracy")
+
+
+def spoken(name: str) -> str:
+    """Return a measure as an axis or a title has it: `box mAP50`."""
+    return name.replace("_", " ").replace("map50", "mAP50")
 
 
 def lower_is_better(name: str) -> bool:
@@ -155,7 +169,8 @@ def collapse(run: Records) -> str:
     """Return `diverged`, or `at chance` where the headline shows that nothing was learnt, or ""."""
     if run.outcome == "diverged":
         return "diverged"
-    accuracy = headline(run)
+    name = main_measure(run)
+    accuracy = headline(run, "test_accuracy" if lower_is_better(name) else name)
     return "at chance" if accuracy is not None and accuracy <= AT_CHANCE * chance(run) else ""
 
 

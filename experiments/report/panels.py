@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from experiments.records import Records
 from experiments.report.cells import unit
+from experiments.report.measures import spoken
 from experiments.report.picture import curve
 from experiments.report.sections import Column, Section, parsed
 from experiments.report.style import colour, dash, shades
@@ -60,7 +61,7 @@ def titled(axes: Axes, title: str, x: str, y: str) -> None:
 
 def judged(column: Column) -> str:
     """Return the measure of a column as an axis has it."""
-    return f"{column.measure.replace('_', ' ')}, {unit(column)}"
+    return f"{spoken(column.measure)}, {unit(column)}"
 
 
 def look(name: str, names: Iterable[str]) -> dict[str, Any]:

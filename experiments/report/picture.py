@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from experiments.optimizers import OPTIMIZERS
 from experiments.records import Record
+from experiments.report.measures import spoken
 from experiments.report.style import colour, rendered
-from experiments.report.summary import Runs, label
+from experiments.report.summary import ACCURACY, Runs, judged_by, label
 from zenith.plot import plot
 
 __all__ = ["curve", "draw", "running_mean"]
@@ -77,11 +78,14 @@ def _losses(axes: Axes, runs: Runs) -> None:
 
 
 def _accuracies(axes: Axes, runs: Runs) -> None:
-    _title(axes, "(d) Test accuracy", "epoch", "% of the test images")
+    measure = judged_by(run for own in runs.values() for run in own.values())
+    plain = measure == ACCURACY
+    name = "Test accuracy" if plain else spoken(measure)
+    _title(axes, f"(d) {name}", "epoch", "% of the test images" if plain else "%")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     floor = 100.0
     for name in runs:
-        accuracy = curve(_lines(runs, name, "evals"), "epoch", "test_accuracy")
+        accuracy = curve(_lines(runs, name, "evals"), "epoch", measure)
         _plot(axes, accuracy, name)
         floor = min([floor, *accuracy.low[len(accuracy.low) // 8 :]])
     axes.set_ylim(bottom=floor - 0.5)  # the first climb would flatten all that comes after it

@@ -10,10 +10,10 @@ from experiments.optimizers import BLOCKS, OPTIMIZERS
 from experiments.question import Question
 from experiments.records import Records
 from experiments.report.found import Tasks
-from experiments.report.measures import headline, lower_is_better, main_measure
+from experiments.report.measures import headline, lower_is_better, main_measures, spoken
 from experiments.report.summary import Runs, place
 
-__all__ = ["Column", "Section", "named", "parsed", "sections", "title", "without"]
+__all__ = ["Column", "Place", "Section", "named", "parsed", "sections", "title", "without"]
 
 _TITLES = {
     "A": "Block A: no momentum but what is an optimizer's own, 0.1 where it takes a rate",
@@ -24,9 +24,11 @@ _TITLES = {
 # What ZENITH is over, and so compared with, where it is not SGD.
 _LIKE = {"adamw-zenith": ("adamw", "adamw-cosine"), "zenith-clip": ("sgd-clip",)}
 
+Place = tuple[str, str, str]  # task, strength of L2, and the measure where there are several
+
 
 class Column(NamedTuple):
-    """The runs on one task with one strength of L2.
+    """The runs on one task with one strength of L2, by one of the measures they are judged by.
 
     Attributes:
         task: its name.
@@ -35,6 +37,7 @@ class Column(NamedTuple):
         measure: what they are judged by.
         target: the lowest headline of SGD at a constant rate over its seeds, which each of these
             runs reached; None without any.
+        several: whether they are judged by others too, in columns of their own.
     """
 
     task: str
@@ -42,11 +45,17 @@ class Column(NamedTuple):
     runs: Runs
     measure: str
     target: float | None
+    several: bool = False
+
+    @property
+    def place(self) -> Place:
+        """What it is called by."""
+        return (self.task, self.strength, self.measure if self.several else "")
 
     @property
     def title(self) -> str:
         """As tables and pictures have it."""
-        return title(self.task, self.strength)
+        return title(*self.place)
 
 
 class Section(NamedTuple):
@@ -68,6 +77,14 @@ class Section(NamedTuple):
         return sorted({row for column in self.columns for row in column.runs}, key=place)
 
     @property
+    def tasks(self) -> list[list[Column]]:
+        """The columns of the same runs together, one for each measure."""
+        found: dict[tuple[str, str], list[Column]] = defaultdict(list)
+        for column in self.columns:
+            found[column.task, column.strength].append(column)
+        return list(found.values())
+
+    @property
     def reference(self) -> str | None:
         """The name of ZENITH that the others are compared with: with the fewest options."""
         return self._plainest("zenith")
@@ -84,9 +101,15 @@ class Section(NamedTuple):
         return min(own, key=lambda row: row.count(","), default=None)
 
 
-def title(task: str, strength: str) -> str:
-    """Return how a task with a strength of L2 is called."""
-    return f"{task}, L2 {strength}" if strength else task
+def title(task: str, strength: str = "", measure: str = "") -> str:
+    """Return how a task with a strength of L2 is called, and what is measured if it is not plain.
+
+    Examples:
+        >>> title("digits", "0.001"), title("coco-keypoints", measure="box_map50")
+        ('digits, L2 0.001', 'coco-keypoints, box mAP50')
+    """
+    named = f"{task}, L2 {strength}" if strength else task
+    return f"{named}, {spoken(measure)}" if measure else named
 
 
 def parsed(name: str) -> tuple[str, dict[str, str]]:
@@ -148,8 +171,10 @@ def _columns(task: str, runs: Runs) -> list[Column]:
         row, strength = _split(name)
         parts[strength][row] = own
     return [
-        Column(task, strength, parts[strength], *_judged(parts[strength]))
-        for strength in sorted(parts, key=lambda text: float(text or 0))
+        Column(task, strength, own, measure, _target(own, measure), len(measures) > 1)
+        for strength, own in sorted(parts.items(), key=lambda part: float(part[0] or 0))
+        for measures in [_judged(own)]
+        for measure in measures
     ]
 
 
@@ -162,14 +187,18 @@ def _split(name: str) -> tuple[str, str]:
     return named(slug, options), strength
 
 
-def _judged(runs: Runs) -> tuple[str, float | None]:
-    """The measure, and the target of `Column`."""
+def _judged(runs: Runs) -> list[str]:
+    """The measures."""
     evaluated = (run for own in runs.values() for run in own.values() if run.evals)
     first = next(evaluated, None)
-    measure = main_measure(first) if first else "test_accuracy"
+    return main_measures(first) if first else ["test_accuracy"]
+
+
+def _target(runs: Runs, measure: str) -> float | None:
+    """That of `Column`."""
     lasting = [run for run in runs.get("sgd", {}).values() if run.outcome != "diverged"]
     reached = [value for run in lasting if (value := headline(run, measure)) is not None]
-    return measure, (max if lower_is_better(measure) else min)(reached, default=None)
+    return (max if lower_is_better(measure) else min)(reached, default=None)
 
 
 def _within(columns: Iterable[Column], block: str) -> list[Column]:

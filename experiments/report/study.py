@@ -18,6 +18,7 @@ REPORT = "report.md"
 TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "table3": ("Accuracy and time, beside the paper's table 3", tables.table3),
     "table4": ("Accuracy and time, beside the paper's table 4", tables.table4),
+    "table5": ("mAP50 and time, beside the paper's table 5", tables.table5),
     "claims": ("The primary claims", claims.claims),
     "secondary": ("The secondary claims", secondary),
     "comparison": ("Accuracy and time", tables.comparison),

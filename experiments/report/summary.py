@@ -10,10 +10,13 @@ from experiments.errors import UserError
 from experiments.optimizers import OPTIMIZERS
 from experiments.question import Question
 from experiments.records import Record, Records, rounded
+from experiments.report.measures import main_measure
 
 __all__ = [
+    "ACCURACY",
     "Runs",
     "grouped",
+    "judged_by",
     "label",
     "late",
     "overhead",
@@ -26,7 +29,8 @@ __all__ = [
 
 Runs = Mapping[str, Mapping[int, Records]]  # by the name of the optimizer, and the seed
 
-MEASURES = ("test_accuracy", "train_loss", "lr", "seconds")
+MEASURES = ("train_loss", "lr", "seconds")  # besides the task's own
+ACCURACY = "test_accuracy"
 ENDS = ("diverged", "stopped")
 # What may differ between runs that stand in one table.
 _OWN = {"optimizer", "seed", "options", "l2", "log_every", "made", "parameters"}
@@ -103,17 +107,19 @@ def summarise(runs: Runs) -> dict[str, Any]:
     measures are null.
 
     Returns:
-        `run` (what the headers have in common), `seeds` (those that count), `begun` (how many there
+        `run` (what the headers have in common), `measure` (the task's own, where that is not
+        `test_accuracy`), `seeds` (those that count), `begun` (how many there
         are), `epochs` (the most that one of them has) and, for each of the `optimizers`, `runs`
         (how many of those seeds it has), how many of them `diverged` or `stopped` (the hours ended
-        before the steps that were planned), the `mean` and sample
-        standard deviation `std` (null for one seed) of each of `MEASURES`, and `overhead_percent`
-        (the mean over the seeds of each quartile; null without `sgd` to compare with, trained in
-        step with it). The mean of numbers one of which is null is null.
+        before the steps that were planned), the `mean` and sample standard deviation `std` (null
+        for one seed) of the measure and of each of `MEASURES`, and `overhead_percent` (the mean
+        over the seeds of each quartile; null without `sgd` to compare with, trained in step with
+        it). The mean of numbers one of which is null is null.
     """
     every = [run for own in runs.values() for run in own.values()]
     common = {name: value for name, value in every[0].header.items() if name not in _OWN}
     begun = sorted({run.header["seed"] for run in every})
+    measure = judged_by(every)
     reached = {
         seed: _reached([own[seed] for own in runs.values() if seed in own]) for seed in begun
     }
@@ -121,10 +127,11 @@ def summarise(runs: Runs) -> dict[str, Any]:
     seeds = [seed for seed in begun if furthest and reached[seed] == furthest]
     return {
         "run": {**common, "parameters": every[0].header["parameters"]},
+        **({"measure": measure} if measure != ACCURACY else {}),
         "seeds": seeds,
         "begun": len(begun),
         "epochs": _evaluations(every, seeds, furthest) * common["epochs"],
-        "optimizers": {name: rounded(_row(runs, name, seeds, furthest)) for name in runs},
+        "optimizers": {name: rounded(_row(runs, name, seeds, furthest, measure)) for name in runs},
     }
 
 
@@ -144,7 +151,13 @@ def _evaluations(runs: Sequence[Records], seeds: Sequence[int], segments: int) -
     return max((len(run.evals) for run in lasting), default=segments)
 
 
-def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int) -> Record:
+def judged_by(runs: Iterable[Records]) -> str:
+    """Return the accuracy; of a task that has none, the first of what it is judged by."""
+    named = (main_measure(run) for run in runs if run.evals and ACCURACY not in run.evals[0])
+    return next(named, ACCURACY)
+
+
+def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int, measure: str) -> Record:
     base = reference(runs)
     found = {seed: runs[name][seed] for seed in seeds if seed in runs[name]}
     found = {s: run for s, run in found.items() if run.outcome or len(run.evals) == segments}
@@ -155,7 +168,7 @@ def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int) -> Record:
     return {
         "runs": len(found),
         **{end: sum(run.outcome == end for run in found.values()) for end in ENDS},
-        **{measure: _spread([each.get(measure) for each in last]) for measure in MEASURES},
+        **{name: _spread([each.get(name) for each in last]) for name in (measure, *MEASURES)},
         "overhead_percent": _quartiles([each for each in overheads if each]),
     }
 

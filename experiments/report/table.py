@@ -7,7 +7,8 @@ from rich import box
 from rich.table import Table
 
 from experiments.records import Record
-from experiments.report.summary import label, late, reference
+from experiments.report.measures import spoken
+from experiments.report.summary import ACCURACY, label, late, reference
 from experiments.terminal import console
 
 __all__ = ["cells", "headline", "show"]
@@ -27,11 +28,12 @@ def show(summary: dict[str, Any]) -> None:
     out = console(sys.stdout)
     out.print(headline(summary), soft_wrap=True)
     table = Table(box=box.ROUNDED if out.is_terminal else box.MARKDOWN)
-    for column in COLUMNS:
+    measure = summary.get("measure", ACCURACY)
+    for column in (COLUMNS[0], f"{spoken(measure)} %", *COLUMNS[2:]):
         table.add_column(column, justify="left" if column == "optimizer" else "right")
     rows = summary["optimizers"]
     for name, row in rows.items():
-        table.add_row(*cells(name, row, len(summary["seeds"]), reference(rows)))
+        table.add_row(*cells(name, row, len(summary["seeds"]), reference(rows), measure))
     out.print(table)
 
 
@@ -41,12 +43,14 @@ def headline(summary: dict[str, Any]) -> str:
     return (
         f"{run['task']}: {run['train_images']:,} training and {run['test_images']:,} test images; "
         f"a network of {run['parameters']:,} parameters; batches of {run['batch']}; "
-        f"{summary['epochs']:.9g} of {run['epochs'] * run['segments']:.9g} epochs, "
+        f"{summary['epochs']:.5g} of {run['epochs'] * run['segments']:.5g} epochs, "
         f"{len(summary['seeds'])} of {summary['begun']} seeds begun (mean ± standard deviation)"
     )
 
 
-def cells(name: str, row: Record, seeds: int, base: str | None = "sgd") -> tuple[str, ...]:
+def cells(
+    name: str, row: Record, seeds: int, base: str | None = "sgd", measure: str = ACCURACY
+) -> tuple[str, ...]:
     """Return one optimizer, over so many seeds, as it stands in the table.
 
     Args:
@@ -54,6 +58,7 @@ def cells(name: str, row: Record, seeds: int, base: str | None = "sgd") -> tuple
         row: of the summary.
         seeds: how many count.
         base: the name of the one that the overheads are over.
+        measure: of the task.
     """
     called = label(name)
     if row["runs"] == 0:
@@ -64,7 +69,7 @@ def cells(name: str, row: Record, seeds: int, base: str | None = "sgd") -> tuple
         called += f" ({said})"
     return (
         called,
-        _spread(row["test_accuracy"], ".2f"),
+        _spread(row[measure], ".2f"),
         _diverged(row["diverged"], row["runs"]) or _spread(row["train_loss"], ".2g"),
         _spread(row["lr"], ".2g"),
         _spread(row["seconds"], ".1f"),

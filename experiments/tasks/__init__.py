@@ -1,6 +1,7 @@
 """What can be learnt: a task is a network, its batches, a loss and what is measured of it."""
 
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -13,13 +14,16 @@ if TYPE_CHECKING:  # so that a command of another framework does without torch
     from experiments.tasks.classify import Row
 
 __all__ = [
+    "DETECTION",
     "FASHION_MNIST_DIR",
     "FASHION_MNIST_FILES",
     "NAMES",
     "PAPER",
+    "SCENES",
     "TEXT",
     "Budget",
     "Task",
+    "length",
     "load",
 ]
 
@@ -39,8 +43,18 @@ PAPER = {  # at its scale: these need torchvision and timm
     "tinyimagenet-inception": Budget(5),
     "imagenet100-densenet121": Budget(10),
 }
+# Table 5, with section 4's hours: pycocotools too. 12 epochs are the `1x` of model zoos.
+DETECTION = {
+    "coco-keypoints": Budget(17, 12),
+    "coco-keypoints-visible": Budget(17, 12),
+    "coco-instances": Budget(15, 12),
+}
+SCENES = ("scenes-keypoints", "scenes-instances")
 TEXT = ("text-gru", "text-transformer")
-NAMES = ("digits", "fashion-mnist", "desk-a", "desk-b", "desk-c", *TEXT, *PAPER)
+NAMES = (
+    *("digits", "fashion-mnist", "desk-a", "desk-b", "desk-c"),
+    *(*TEXT, *SCENES, *PAPER, *DETECTION),
+)
 
 
 class Task(Protocol):
@@ -48,6 +62,12 @@ class Task(Protocol):
 
     A *segment* is what lies between two evaluations; checkpoints fall on its ends. The batches of a
     segment depend on `(seed, segment)` alone, so a run that is resumed needs no sampler's state.
+
+    A batch is a tuple of tensors, or of tuples of them, each with an entry for every example; or,
+    where examples are of no one size, a list of examples.
+
+    A task whose segments are not as long as one another has `ends`, the steps of an epoch after
+    which a segment ends; its `steps` and `epochs` are then means.
 
     A task that has validation images also has `validation_loss(model)`, which a plateau is judged
     by, and gives their accuracy in `evaluate`; of another it is None or missing. A task that is
@@ -59,8 +79,8 @@ class Task(Protocol):
         """As in the command line and in paths."""
 
     @property
-    def steps(self) -> int:
-        """In a segment."""
+    def steps(self) -> float:
+        """In a segment; a whole number, unless they are not as long as one another."""
 
     @property
     def segments(self) -> int:
@@ -90,8 +110,17 @@ class Task(Protocol):
         """Return what a record says of the data and the length of the run."""
 
 
+def length(task: Task) -> int:
+    """Return how many steps a run of it has."""
+    return round(task.steps * task.segments)
+
+
 def load(
-    name: str, folder: Path | None = None, epochs: int | None = None, batch: int | None = None
+    name: str,
+    folder: Path | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    weights: Path | None = None,
 ) -> Task:
     """Return the task of this name.
 
@@ -101,6 +130,7 @@ def load(
         epochs: how long a run is; by default the task's own epochs and hours. Where it is no
             multiple of the task's segment, segments are shorter, and evaluations more frequent.
         batch: images in a batch; by default the task's own number.
+        weights: of the backbone, which the tasks of `DETECTION` begin with: a file, or `none`.
 
     Raises:
         UserError: if there is no such task, or its files are missing or corrupt, or if torchvision
@@ -108,20 +138,24 @@ def load(
     """
     if name not in NAMES:
         raise UserError(f"`task` must be one of {', '.join(NAMES)}, got {name!r}")
+    if weights and name not in DETECTION:
+        raise UserError(f"`--weights` is of {', '.join(DETECTION)}, got {weights} for {name}")
     if name in TEXT:
         from experiments.tasks.text import text
 
         return text(name, folder, epochs, batch)
+    if name in SCENES or name in DETECTION:
+        found: Task = _of_torchvision("detect").detect(name, folder, epochs, batch, weights)
+        return found
     from experiments.tasks.classify import ROWS, classify
 
-    rows = _of_the_paper() if name in PAPER else ROWS
+    rows: dict[str, Row] = _of_torchvision("vision").ROWS if name in PAPER else ROWS
     return classify(name, rows[name], folder, epochs, batch)
 
 
-def _of_the_paper() -> "dict[str, Row]":
+def _of_torchvision(module: str) -> Any:
     try:
-        from experiments.tasks.vision import ROWS
+        return import_module(f"experiments.tasks.{module}")
     except RuntimeError as error:  # what torchvision raises beside another torch than its own
         remedy = "pip install -c constraints-vision.txt torch torchvision timm"
         raise UserError(f"torch and torchvision do not fit ({error}): {remedy}") from error
-    return ROWS

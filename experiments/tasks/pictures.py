@@ -5,14 +5,14 @@ another place ends in one line that names the file and what must be there.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial, wraps
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import CIFAR10, CIFAR100, Food101
 from torchvision.datasets.folder import (
     IMG_EXTENSIONS,
@@ -32,6 +32,7 @@ __all__ = [
     "cifar100",
     "food101",
     "imagenet100",
+    "loaded",
     "mnist",
     "tiny_imagenet",
 ]
@@ -98,6 +99,39 @@ def opened(path: Path | str) -> Any:
     except Exception as error:  # Pillow has no class of its own either
         remedy = "unpack the archive anew"
         raise UserError(f"{_named(path, error)}; not a sound picture: {remedy}") from error
+
+
+def loaded(
+    source: Dataset[Any],
+    together: Sequence[list[Any]],
+    workers: int,
+    collate: Callable[[list[Any]], Any],
+) -> Iterator[Any]:
+    """Yield the examples of each list of keys as a batch, read as they are needed.
+
+    Args:
+        source: of examples by their keys; a `UserError` in place of one is raised here.
+        together: the keys of each batch.
+        workers: how many processes read; 0 reads in this one.
+        collate: makes a batch of a list of examples.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        source,
+        batch_sampler=together,
+        collate_fn=partial(_collated, collate),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # so that the run's own is left as it is
+    )
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        yield batch
+
+
+def _collated(collate: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
+    wrong = [sample for sample in samples if isinstance(sample, UserError)]
+    return wrong[0] if wrong else collate(samples)
 
 
 @published("MNIST's four .gz files, from yann.lecun.com/exdb/mnist, or torchvision's MNIST/raw")

@@ -24,7 +24,7 @@ from typing import Any
 import timm
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, Dataset, default_collate
+from torch.utils.data import Dataset, default_collate
 from torchvision.transforms import InterpolationMode, v2
 
 from experiments.errors import UserError
@@ -140,19 +140,9 @@ class Pictures:
         transform: Callable[[Any], Tensor],
         keys: Iterable[tuple[Tensor, Tensor]],
     ) -> Iterator[Batch]:
-        loader: DataLoader[Any] = DataLoader(
-            _Seen(source, transform),
-            batch_sampler=[list(zip(*map(Tensor.tolist, pair), strict=True)) for pair in keys],
-            collate_fn=_collated,
-            num_workers=self.workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=Generator(),  # so that the run's own is left as it is
-        )
-        for batch in loader:
-            if isinstance(batch, UserError):
-                raise batch
-            images, labels = batch
-            yield images, labels
+        together = [list(zip(*map(Tensor.tolist, pair), strict=True)) for pair in keys]
+        seen = _Seen(source, transform)
+        yield from map(tuple, pictures.loaded(seen, together, self.workers, default_collate))
 
 
 class _Seen(Dataset[Any]):
@@ -171,11 +161,6 @@ class _Seen(Dataset[Any]):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return self.transform(picture), label
-
-
-def _collated(samples: list[Any]) -> Any:
-    wrong = [sample for sample in samples if isinstance(sample, UserError)]
-    return wrong[0] if wrong else default_collate(samples)
 
 
 def efficientnet(_size: int, classes: int) -> nn.Module:

@@ -129,7 +129,7 @@ def test_the_commands_on_the_page_about_experiments_are_taken():
     lines = re.findall(r"^ *\S*python -m experiments (.+)$", page, re.MULTILINE)
     commands = [shlex.split(line.replace("$seed", "0"), comments=True) for line in lines]
     assert [arguments(command).command for command in commands] == [
-        *("study", "study", "study", "report", "run", "report")
+        *("study", "study", "study", "report", "run", "report", "run", "study", "study")
     ]
 
 

@@ -66,6 +66,15 @@ def test_what_a_run_is_judged_by():
     assert measures.main_measure(trained()._replace(evals=[])) == "test_accuracy"
     both = trained(measures={"test_loss": [2.0]}, measure="test_loss")  # as its header says
     assert measures.main_measure(both) == "test_loss"
+    assert measures.main_measures(both) == ["test_loss"]
+    header = {"measures": ["box_map50", "mask_map50"]}
+    several = trained(accuracy=(), measures={"box_map50": [0.0, 50.0]})
+    several = several._replace(header=several.header | header)
+    assert measures.main_measures(several) == ["box_map50", "mask_map50"]
+    assert measures.main_measure(several) == "box_map50"
+    assert collapse(several) == ""
+    nothing = trained(accuracy=(), measures={"box_map50": [0.0]}, classes=None)
+    assert collapse(nothing._replace(header=nothing.header | header)) == "at chance"
 
 
 def test_a_measure_that_few_evaluations_have():

@@ -24,6 +24,7 @@ from experiments.run import Run
 from experiments.tasks import load
 from experiments.train import train
 
+WINDOW = {"window": 3}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -98,6 +99,67 @@ def test_the_rate_in_force_is_that_of_the_step(tmp_path, digits):
     steps = 2 * digits.steps
     cosine = [0.05 * (1 + math.cos(math.pi * t / steps)) for t in range(steps)]
     assert rates == pytest.approx(cosine, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sgd", "sgd-cosine", "zenith"])
+def test_a_warm_up_lets_the_users_own_rate_rise(name, tmp_path, digits):
+    run = Run(digits, Question(name, options=WINDOW if name == "zenith" else {}, warm_up=10))
+    records = [record for _, record in train(digits, [run], tmp_path)]
+    lines = [record for record in records if record["kind"] == "step"]
+    steps = 2 * digits.steps
+    rise = [min(1, 1e-3 + (1 - 1e-3) * t / 10) for t in range(steps)]  # from a thousandth
+    whole = {
+        "sgd": [1.0] * steps,
+        "sgd-cosine": [0.5 * (1 + math.cos(math.pi * t / steps)) for t in range(steps)],
+        "zenith": [line.get("scale") for line in lines],
+    }
+    expected = [0.1 * up * own for up, own in zip(rise, whole[name], strict=True)]
+    assert [line["lr"] for line in lines] == pytest.approx(expected, rel=1e-5)
+    assert run.header()["warm_up"] == 10
+
+
+def test_a_warm_up_needs_a_rate(digits):
+    with pytest.raises(UserError, match=r"^`--warm-up` needs a rate, of which gen has none$"):
+        Run(digits, Question("gen", warm_up=10))
+
+
+class Listed:
+    """A task whose batches are lists of examples, and whose segments end after 2, 3, 5, 6 steps."""
+
+    def __init__(self, task):
+        self.task, self.ends, self.steps, self.epochs, self.segments = task, (2, 3), 1.5, 0.5, 4
+
+    def __getattr__(self, name):
+        return getattr(self.task, name)
+
+    def batches(self, seed, segment):
+        epoch, part = divmod(segment, 2)
+        whole = list(islice(self.task.batches(seed, epoch), 3))
+        for images, labels in whole[:2] if part == 0 else whole[2:]:
+            yield [(image, {"label": label}) for image, label in zip(images, labels, strict=True)]
+
+    def loss(self, model, batch):
+        images = torch.stack([image for image, _ in batch])
+        labels = torch.stack([target["label"] for _, target in batch])
+        return self.task.loss(model, (images, labels))
+
+
+def test_batches_of_examples_and_segments_of_several_lengths(tmp_path, digits):
+    task, question = Listed(digits), Question("signal-halves", log_every=4)
+    records = [r for _, r in train(task, [Run(task, question)], tmp_path)]
+    assert [r["step"] for r in records if r["kind"] == "step"] == [2, 3, 4, 5, 6]
+    evaluated = [r for r in records if r["kind"] == "eval"]
+    assert [r["step"] for r in evaluated] == [2, 3, 5, 6]
+    assert [r["epoch"] for r in evaluated] == pytest.approx([2 / 3, 1, 5 / 3, 2], rel=1e-5)
+    # the same steps as those of tensors with an entry for each example
+    plain = Run(digits, question)
+    for segment in (0, 1):
+        for batch in islice(digits.batches(0, segment), 3):
+            plain.step(batch)
+    listed = Run(task, question)
+    list(train(task, [listed], tmp_path / "again"))
+    for ours, theirs in zip(listed.model.parameters(), plain.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_schedule_free_is_tested_at_its_average(digits):
