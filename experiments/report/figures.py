@@ -36,6 +36,7 @@ from experiments.report.sweeps import flatness, landscape, sharpness, swept
 
 __all__ = ["FIGURES", "Drawn", "picture"]
 
+LEAST = 1e-4  # of the highest rate of a panel
 FACTORS = np.geomspace(1, 16, 200)
 _SIZES = {"font.size": 11, "axes.titlesize": 12, "legend.fontsize": 10}
 
@@ -86,8 +87,12 @@ def schedule(section: Section) -> Figure:
 
 
 def rates(section: Section) -> Figure:
-    """Figures 3f and 4: the rate of every optimizer that has one, by task."""
-    return _over_steps(section, "steps", "lr", "learning rate")
+    """Figures 3f and 4: the rate of every optimizer that has one, by task; not as it comes to 0."""
+    figure = _over_steps(section, "steps", "lr", "learning rate")
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, LEAST * high), high)
+    return figure
 
 
 def noise(section: Section) -> Figure:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ __all__ = [
 Line = tuple[NDArray[np.float64], NDArray[np.float64]]
 _PANEL = (5.2, 3.9)  # inches, of 100 dots
 _LINE = 0.22  # inches, of a legend
+_DECADES = 3  # of an axis with ticks between them
 _WIDE = 3  # panels side by side, where their rows have no meaning of their own
 
 
@@ -126,13 +128,18 @@ def zoomed(*across: Axes) -> None:
 
 
 def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:
-    """Make `x`, `y` or both logarithmic, with ticks at 1, 2 and 5."""
+    """Make `x`, `y` or both logarithmic."""
     for side in sides:
         axes.set(**{f"{side}scale": "log"})
-        axis = axes.xaxis if side == "x" else axes.yaxis
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+
+
+def _ticked(axis: Axis) -> None:
+    """Give a logarithmic axis ticks at 1, 2 and 5, or where that would be too many, at 1."""
+    low, high = sorted(axis.get_view_interval())
+    subs = (1.0, 2.0, 5.0) if low > high / 10**_DECADES else (1.0,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def finished(figure: Figure) -> Figure:
@@ -141,10 +148,13 @@ def finished(figure: Figure) -> Figure:
     for axes in figure.axes:
         if not axes.lines:
             axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center")
+        for axis in (axes.xaxis, axes.yaxis):
+            if getattr(axis.get_transform(), "base", None) == 10:
+                _ticked(axis)
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             handles.setdefault(text, handle)
     if handles:
-        wide = 0.7 + 0.085 * max(map(len, handles))  # inches, of the longest
+        wide = 0.6 + 0.08 * max(map(len, handles))  # inches, of the longest
         columns = max(1, min(len(handles), int(figure.get_figwidth() / wide)))
         lines = ceil(len(handles) / columns)
         figure.set_figheight(figure.get_figheight() + _LINE * lines)

@@ -62,9 +62,9 @@ def landscape(section: Section) -> Figure:
 
 def flatness(section: Section) -> Figure:
     """Figure 3e: accuracy over sharpness, a point for each optimizer, by task."""
-    figure, grid = panels(len(MOMENTS), len(section.columns))
-    for across, (loss, when) in zip(grid, MOMENTS.items(), strict=True):
-        for axes, column in zip(across, section.columns, strict=True):
+    figure, grid = panels(len(section.columns), len(MOMENTS))
+    for across, column in zip(grid, section.columns, strict=True):
+        for axes, (loss, when) in zip(across, MOMENTS.items(), strict=True):
             found = {row: _at(column, row, loss) for row in column.runs}
             title = f"{column.title}, {when}{_correlation([*found.values()])}"
             titled(axes, title, "top eigenvalue of the Hessian", judged(column))
@@ -130,7 +130,7 @@ def _along(runs: Mapping[int, Records]) -> Line:
 def _correlation(points: Sequence[tuple[float | None, float | None]]) -> str:
     """Spearman's, of three points or more that differ."""
     found = spearman([*zip(*_line(points), strict=True)])
-    return "" if found is None else f": rank correlation {found:+.2f}"
+    return "" if found is None else f":\nrank correlation {found:+.2f}"
 
 
 def _groups(column: Column, option: str) -> dict[str, dict[float, str]]:

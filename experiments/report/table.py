@@ -40,10 +40,12 @@ def show(summary: dict[str, Any]) -> None:
 def headline(summary: dict[str, Any]) -> str:
     """Return what was trained on what, and how much of it was finished."""
     run = summary["run"]
+    # a part of an epoch, as where it is evaluated three times in one, is rounded in the records
+    made, whole = (round(x, 3) for x in (summary["epochs"], run["epochs"] * run["segments"]))
     return (
         f"{run['task']}: {run['train_images']:,} training and {run['test_images']:,} test images; "
         f"a network of {run['parameters']:,} parameters; batches of {run['batch']}; "
-        f"{summary['epochs']:.5g} of {run['epochs'] * run['segments']:.5g} epochs, "
+        f"{made:.9g} of {whole:.9g} epochs, "
         f"{len(summary['seeds'])} of {summary['begun']} seeds begun (mean ± standard deviation)"
     )
 
