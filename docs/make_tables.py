@@ -165,6 +165,7 @@ def of_study(name: str) -> "Section":
 
 def claims() -> str:
     """What has become of each claim of `results/claims.md`, by its tests."""
+    from experiments.listing import status
     from experiments.markdown import grid
     from experiments.report import claims, secondary
 
@@ -177,8 +178,9 @@ def claims() -> str:
         counted[name][verdict.replace("-", "not run yet")] += 1
     said = {name: [f"{n} {word}" for word, n in own.items()] for name, own in counted.items()}
     text = (RESULTS / "claims.md").read_text()
-    found = re.findall(r"(?m)^\| ([PS]\d+) \| (.*?) \|", text)
-    rows = ([name, what, "; ".join((tests | said)[name])] for name, what in found)
+    found = re.findall(r"(?m)^\| ([PSD]\d+) \| (.*?) \|", text)
+    detection = [f"`study table5`: {status('table5')}"]
+    rows = ([name, what, "; ".join((tests | said).get(name, detection))] for name, what in found)
     return grid(["", "claimed by the paper, or by us", "here"], rows, words=3) + "\n"
 
 
