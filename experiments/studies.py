@@ -283,7 +283,7 @@ STUDIES = {
             Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), ("average", "cooldown"), 10),
             Part(_strongest, _tasks(("desk-b",)), seeds=10),
         ],
-        shown=("claims", "comparison", "lead", "figure1", "figure2", "figure3f", "details"),
+        shown=("claims", "comparison", "figure1", "figure2", "figure3f", "details"),
     ),
     "table3": Study(
         "Accuracy and time of every optimizer",

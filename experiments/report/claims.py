@@ -9,7 +9,7 @@ from experiments.records import Records
 from experiments.report.cells import noted
 from experiments.report.measures import headline, lower_is_better, moment, reach, valued
 from experiments.report.sections import Column, Section
-from experiments.report.statistics import MARGIN, Effect, effect, holm, shown, verdict
+from experiments.report.statistics import LEVEL, MARGIN, Effect, effect, holm, shown, verdict
 
 __all__ = [
     "CLAIMS",
@@ -35,7 +35,8 @@ Differences within a seed, positive where the claim is right: points of accuracy
 interval, or (x) a ratio. p is that of all flips of the signs, then the same after Holm over the
 {tests}. *Held* is a claim at p below 0.05; a tie is held too where the difference is shown to be
 less than {margin} points, by two one-sided tests with a Holm of their own over the {alike}. A miss
-of a target is infinite; where there is one, pairs are compared by their order alone.
+of a target is infinite; where there is one, pairs are compared by their order alone. *Too few
+seeds* could show nothing, whatever came out; what is *measured* is not tested.
 """
 
 
@@ -68,6 +69,7 @@ class Claim(NamedTuple):
         tests: of it, those for which there should be runs.
         tie: whether as good is good enough.
         kind: what the differences are: `points` of accuracy, logarithms of a `ratio`, or `plain`.
+        tested: whether a test says what has become of it; otherwise it is a number and no more.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Claim(NamedTuple):
     tests: Tests
     tie: bool = False
     kind: str = "points"
+    tested: bool = True
 
 
 def claims(section: Section) -> str:
@@ -98,16 +101,19 @@ def judged(family: Iterable[Claim], section: Section) -> tuple[list[list[str]], 
     made = [
         (claim, test, _effect(claim, test)) for claim in family for test in claim.tests(section)
     ]
-    found = [own for _, _, own in made if own]
-    margins = [own.p_equivalent for claim, test, own in made if own and _in_points(claim, test)]
+    counted = [(claim, test, own) for claim, test, own in made if own and claim.tested]
+    found = [own for _, _, own in counted]
+    margins = [own.p_equivalent for claim, test, own in counted if _in_points(claim, test)]
     ps, alike = iter(holm([own.p for own in found])), iter(holm(margins))
     rows = []
     for claim, test, own in made:
         cells = ["missing", *"----"]
-        if own:
+        if own and not claim.tested:
+            cells = [f"{own.pairs}", _shown(claim, test, own), "-", "-", "measured"]
+        elif own:
             p, same = next(ps), next(alike) if _in_points(claim, test) else 1.0
             cells = [f"{own.pairs}", _shown(claim, test, own), f"{own.p:.2g}", f"{p:.2g}"]
-            cells.append(_became(claim, verdict(own, p, same)))
+            cells.append(_became(claim, _said(verdict(own, p, same), own.pairs, len(found))))
         rows.append([claim.name, claim.says, test.title, *cells])
     return rows, len(found), len(margins)
 
@@ -174,6 +180,12 @@ def _shown(claim: Claim, test: Test, found: Effect) -> str:
     if isnan(found.low):
         return f"x {exp(found.mean):.2f}"
     return f"x {exp(found.mean):.2f} [{exp(found.low):.2f}, {exp(found.high):.2f}]"
+
+
+def _said(word: str, pairs: int, tests: int) -> str:
+    """What has become of it, unless so few pairs could not have shown anything."""
+    powerless = tests * 2 / 2**pairs >= LEVEL  # the least p that Holm leaves
+    return "too few seeds" if word == "not shown" and powerless else word
 
 
 def _became(claim: Claim, word: str) -> str:

@@ -123,10 +123,16 @@ def _of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
     return _of_runs(row, own)
 
 
+def _fallen(run: Records) -> float | None:
+    """The logarithm of the scale in the end."""
+    scale = run.steps[-1].get("scale") if run.steps else None
+    return log(scale) if scale else None
+
+
 def _noisy(run: Records) -> float | None:
-    """How much more than half of the squared norm is noise in the end."""
+    """Of the last evaluation that has it."""
     shares = [line["noise_share"] for line in run.evals if "noise_share" in line]
-    return shares[-1] - 0.5 if shares else None
+    return shares[-1] if shares else None
 
 
 def _correlated(kept: Callable[[str], bool], loss: float | None, pair: str, sign: int = 1) -> Found:
@@ -222,6 +228,10 @@ def _stopped(row: str, measure: str, stop: int) -> Found:
     return found
 
 
+def _measured(name: str, says: str, tests: Tests, kind: str = "ratio") -> Claim:
+    return Claim(name, says, tests, kind=kind, tested=False)
+
+
 def _against(
     name: str, first: str, others: Iterable[str], tie: bool = False, kind: str = "points"
 ) -> Iterator[Claim]:
@@ -237,35 +247,29 @@ _ABLATIONS = [f"ablation-{what}" for what in ("exponential", "first", "late", "l
 _HALVED = (("", "test_accuracy"), (", averaged", "averaged_accuracy"))
 
 _CLAIMS: list[Claim] = [
-    Claim(
-        "S1", "ZENITH is more accurate than the best rival", _against_the_rivals(_ahead_of_the_best)
-    ),
-    Claim(
+    _measured(
         "S1",
-        "... and sooner as good as SGD",
+        "ZENITH's accuracy less that of the best rival",
+        _against_the_rivals(_ahead_of_the_best),
+        "points",
+    ),
+    _measured(
+        "S1",
+        "the soonest rival's time to SGD's accuracy by ZENITH's",
         _against_the_rivals(_sooner_than_the_soonest),
-        kind="ratio",
     ),
-    Claim(
-        "S2",
-        "ZENITH's rate falls",
-        _on(_of_rates("zenith", lambda rates: max(rates) / rates[-1])),
-        kind="ratio",
-    ),
-    Claim(
-        "S2",
-        "D-Adaptation's rises",
-        _on(_of_rates("d-adaptation", lambda rates: rates[-1] / rates[0])),
-        kind="ratio",
-    ),
-    Claim(
-        "S2",
-        "SPS' is below 0.1 throughout",
-        _on(_of_rates("sps", lambda rates: 0.1 / max(rates))),
-        kind="ratio",
-    ),
-    Claim(
-        "S2", "ALI-G's too", _on(_of_rates("ali-g", lambda rates: 0.1 / max(rates))), kind="ratio"
+    *(
+        _measured("S2", says, _on(_of_rates(row, number)))
+        for says, row, number in (
+            (
+                "ZENITH's rate in the end by that at first",
+                "zenith",
+                lambda rates: rates[-1] / rates[0],
+            ),
+            ("D-Adaptation's", "d-adaptation", lambda rates: rates[-1] / rates[0]),
+            ("SPS' highest by 0.1", "sps", lambda rates: max(rates) / 0.1),
+            ("ALI-G's", "ali-g", lambda rates: max(rates) / 0.1),
+        )
     ),
     *(
         Claim(
@@ -298,15 +302,13 @@ _CLAIMS: list[Claim] = [
         Claim("S7", f"L2 harms {label(row)}", compared(row, row, _worse, l2=(True, False)))
         for row in ("dowg", "d-adaptation")
     ),
-    Claim(
-        "S8",
-        "noise is more than half of the squared norm in the end",
-        _on(_of_runs("zenith", _noisy)),
-        kind="plain",
+    _measured("S8", "the mean norm in the end by the highest", _on(_of_runs("zenith", _fallen))),
+    _measured(
+        "S8", "the noise's share of the squared norm", _on(_of_runs("zenith", _noisy)), "plain"
     ),
     *(
         claim
-        for first in ("zenith", _COSINE)
+        for first in ("zenith", "sgd", _COSINE)
         for claim in _against("S9", first, _SIGNALS, tie=True)
     ),
     *_against("S10", "zenith", _ABLATIONS, tie=True),

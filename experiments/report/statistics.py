@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 __all__ = [
+    "LEVEL",
     "MARGIN",
     "Effect",
     "effect",

@@ -87,7 +87,8 @@ def comparison(section: Section, printed: paper.Table | None = None) -> str:
     shorter = {row for row in scores if any(planned(column, row) for column in columns)}
     ranked = {row: own for row, own in scores.items() if row not in shorter}
     tops = [max(own) for own in zip(*(ranked or scores).values(), strict=True)]
-    places = ranks({row: own for row, own in ranked.items() if -inf not in own})
+    gaps = any(-inf in own for own in ranked.values())  # a rank would be among some of them
+    places = {} if gaps else ranks(ranked)
     rows = [
         [
             called(row),

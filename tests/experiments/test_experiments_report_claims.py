@@ -40,8 +40,8 @@ def test_the_claims_by_hand(tmp_path):
     assert [name for name, _ in found] == ["P1", "P2", "P3", "P4", "P5", "P6", "P6", "P7", "P8"]
     lines = {name: cells for (name, says), cells in found.items() if not says.startswith("...")}
     # Eight tests have runs, and six of them the same p of 0.0156, which Holm raises eight times.
-    assert lines["P1"] == ["7", "+1.00 [+1.00, +1.00]", "0.016", "0.12", "not shown"]
-    assert lines["P3"] == ["7", "x 0.50 [0.50, 0.50]", "0.016", "0.12", "not shown"]
+    assert lines["P1"] == ["7", "+1.00 [+1.00, +1.00]", "0.016", "0.12", "too few seeds"]
+    assert lines["P3"] == ["7", "x 0.50 [0.50, 0.50]", "0.016", "0.12", "too few seeds"]
     assert lines["P4"][1] == "-0.50 [-0.50, -0.50]"
     assert lines["P5"] == ["missing", "-", "-", "-", "-"]
     assert lines["P6"][1] == "x 4.00 [4.00, 4.00]"  # 8 by 2

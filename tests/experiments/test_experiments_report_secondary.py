@@ -34,22 +34,25 @@ def rows(accuracies, **others):
 
 def test_against_the_rivals_the_best_and_the_soonest_count(tmp_path):
     found = table(tmp_path, rows({"zenith": 91.0, "sgd": 82.0, "pal": 90.0, "dog": 89.5}), "sps")
-    assert found["ZENITH is more accurate than the best rival"] == [
-        *("digits: PAL", "6", "+1.00 [+1.00, +1.00]", "0.031", "0.062", "not shown")
+    assert found["ZENITH's accuracy less that of the best rival"] == [
+        *("digits: PAL", "6", "+1.00 [+1.00, +1.00]", "-", "-", "measured")
     ]
     # Each is at SGD's 82 after two seconds, but for seeds from 2 on, which begin there.
-    assert found["... and sooner as good as SGD"][2] == "x 1.00 [1.00, 1.00]"
-    assert found["SPS' is below 0.1 throughout"] == ["digits", "missing", *"----"]
+    assert (
+        found["the soonest rival's time to SGD's accuracy by ZENITH's"][2] == "x 1.00 [1.00, 1.00]"
+    )
+    assert found["SPS' highest by 0.1"] == ["digits", "missing", *"----"]
 
 
 def test_where_a_rate_goes(tmp_path):
-    falling = [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.05}]
+    falling = [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.05, "mean": 1.0, "zenith": 4.0, "scale": 0.25}]
     runs = [trained(optimizer=name, steps=falling) for name in ("zenith", "d-adaptation", "sps")]
     runs.append(trained(optimizer="sps", seed=1, outcome="diverged", steps=falling))
     found = table(tmp_path, runs)
-    assert found["ZENITH's rate falls"][2] == "x 4.00"
-    assert found["D-Adaptation's rises"][2] == "x 0.50"
-    assert found["SPS' is below 0.1 throughout"][1:3] == ["1", "x 0.50"]
+    assert found["ZENITH's rate in the end by that at first"][2] == "x 0.50"
+    assert found["D-Adaptation's"][2] == "x 0.50"
+    assert found["SPS' highest by 0.1"][1:3] == ["1", "x 2.00"]
+    assert found["the mean norm in the end by the highest"][2] == "x 0.25"
 
 
 def test_correlations_have_the_sign_of_the_claim(tmp_path):
@@ -101,8 +104,8 @@ def test_a_stop_against_its_plan(tmp_path):
     assert found["ZENITH, stopped at 20 %, against its plan"][1] == "missing"
 
 
-@pytest.mark.parametrize(("loss", "verdict"), [(1.3, "not shown"), (1.35, "not shown")])
-def test_a_loss_is_better_the_lower_it_is_and_has_no_margin(tmp_path, loss, verdict):
+@pytest.mark.parametrize("loss", [1.3, 1.35])
+def test_a_loss_is_better_the_lower_it_is_and_has_no_margin(tmp_path, loss):
     runs = [
         trained((), optimizer=name, seed=seed, measures={"test_loss": [end + seed]})
         for name, end in (("adamw-zenith", 1.3), ("adamw", 1.4), ("adamw-cosine", loss))
@@ -110,4 +113,5 @@ def test_a_loss_is_better_the_lower_it_is_and_has_no_margin(tmp_path, loss, verd
     ]
     found = table(tmp_path, runs)
     assert found["AdamW + ZENITH against AdamW"][2] == "+0.10 [+0.10, +0.10]"
-    assert found["AdamW + ZENITH against AdamW + cosine"][5] == verdict
+    # Not equivalent; and of two tests, six seeds are too few.
+    assert found["AdamW + ZENITH against AdamW + cosine"][5] == "too few seeds"
