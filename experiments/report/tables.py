@@ -34,7 +34,8 @@ __all__ = ["comparison", "lead", "table3", "table4", "table5"]
 _NOTE = """
 The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
 and the median time of training, without evaluation, to the first evaluation that is as good. Bold
-is the best mean over the seeds that all rows have, by which the ranks are too. A run that diverged
+is the best mean over the seeds that all rows have, by which the ranks are too; there are none where
+a row lacks one of the tasks. A run that diverged
 counts with what guessing gives. † knows before its first step how long the run is; *out of time*
 are runs of it whose hours ended before the steps of its plan. What was planned to be shorter than
 the other runs of a task has no rank and is never bold.
@@ -87,8 +88,9 @@ def comparison(section: Section, printed: paper.Table | None = None) -> str:
     shorter = {row for row in scores if any(planned(column, row) for column in columns)}
     ranked = {row: own for row, own in scores.items() if row not in shorter}
     tops = [max(own) for own in zip(*(ranked or scores).values(), strict=True)]
-    gaps = any(-inf in own for own in ranked.values())  # a rank would be among some of them
-    places = {} if gaps else ranks(ranked)
+    whole = {row: own for row, own in ranked.items() if -inf not in own}
+    partly = any({*own} != {-inf} for row, own in ranked.items() if row not in whole)
+    places = {} if partly else ranks(whole)  # which would be among some of them alone
     rows = [
         [
             called(row),

@@ -110,9 +110,9 @@ def test_accuracy_over_sharpness():
     runs.append(trained([70.0], outcome="diverged", optimizer="dog", measures={"sharpness": [9.0]}))
     figure = FIGURES["figure3e"].draw(section_of(*runs))
     assert [axes.get_title() for axes in figure.axes] == [
-        "digits, at the end: rank correlation -1.00",
-        "digits, at a training loss of 0.1: rank correlation -1.00",
-        "digits, at a training loss of 0.03: rank correlation -1.00",
+        "digits, at the end:\nrank correlation -1.00",
+        "digits, at a training loss of 0.1:\nrank correlation -1.00",
+        "digits, at a training loss of 0.03:\nrank correlation -1.00",
     ]
     panel, *_ = lines("figure3e", *runs)
     assert panel == {"ZENITH": ([1.0], [90.0]), "SGD": ([5.0], [80.0]), "PAL": ([3.0], [85.0])}

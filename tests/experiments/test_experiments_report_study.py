@@ -78,6 +78,13 @@ def test_the_comparison_by_hand(tmp_path):
     }
 
 
+def test_where_a_row_lacks_a_task_nothing_has_a_rank(tmp_path):
+    runs = [*runs_of("zenith", 80.0), *runs_of("sgd", 70.0), trained([60.0], l2=0.1)]
+    names = {"digits": ["zenith", "sgd", "zenith,l2=0.1"]}
+    (section,) = sections_of(tmp_path, runs, names)
+    assert {line["mean rank"] for line in cells(tables.comparison(section)).values()} == {"-"}
+
+
 def test_what_is_planned_to_be_shorter_has_no_rank(tmp_path):
     runs = [*runs_of("zenith", 80.0), *runs_of("sgd-cosine", 70.0)]
     runs.append(sized(10, [90.0], optimizer="sgd-cosine"))
