@@ -110,9 +110,9 @@ def _checked(document: Record, empty: Annotations) -> Annotations:
     named = [each.get("keypoints") for each in categories.values()]
     if empty.kind == "keypoints" and not (len(named) == 1 and _names(named[0])):
         raise ValueError("must have one category, with the names of its `keypoints`")
-    if empty.kind == "keypoints" and (wrong := _wrong_names(named[0])):
-        raise ValueError(f"category {next(iter(categories))}: {wrong}")
     found = empty._replace(images=images, categories=dict(sorted(categories.items())))
+    if wrong := _wrong_names(found.keypoints):
+        raise ValueError(f"category {next(iter(categories))}: {wrong}")
     kept = [each for each in annotations.values() if _sound(each, found)]
     return found._replace(annotations=kept)
 
