@@ -63,16 +63,21 @@ def weights(file: Path | None) -> Weights:
     if other := [name for name in state if not isinstance(name, str)]:
         raise UserError(f"{file}: must hold a state dict, whose keys are names, got {other[0]!r}")
     kept = {name: each for name, each in state.items() if not name.startswith("fc.")}
+    _fitting(file, kept)
+    return kept, sha256(content).hexdigest()[:16]
+
+
+def _fitting(file: Path, state: dict[str, Any]) -> None:
+    """Refuse what is not of ResNet-50, or not finite."""
     body = _resnet(FrozenBatchNorm2d).body
     try:
-        body.load_state_dict(kept)
+        body.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise UserError(f"{file}: not of ResNet-50: {' '.join(lines[1:])[:160]}") from None
     for name, each in body.state_dict().items():
         if not each.isfinite().all():
             raise UserError(f"{file}: {name} must be finite numbers")
-    return kept, sha256(content).hexdigest()[:16]
 
 
 def paper(source: Annotations, begin: dict[str, Any] | None) -> nn.Module:
