@@ -64,7 +64,7 @@ class Run:
         self.optimizer, self.scheduler = self.recipe.make(
             self.model.parameters(), setting, question.options
         )
-        self.warm_up = _warming(self.optimizer, question)
+        self.warm_up = _warming(self.optimizer, question, length(task))
         self.averager = self.recipe.average(self.model)
         self.average = _mean_of(self.model) if "average" in question.probes else None
         self.tested = self.model
@@ -306,12 +306,14 @@ def _mean_of(model: nn.Module) -> AveragedModel:
 _OWN = ("steps", "segment", "seconds", "diverged", "train_losses")
 
 
-def _warming(optimizer: Any, question: Question) -> LinearLR | None:
+def _warming(optimizer: Any, question: Question, steps: int) -> LinearLR | None:
     """What lets the user's own rate rise; a plan or ZENITH goes on to scale it."""
     if not question.warm_up:
         return None
     if "lr" not in optimizer.param_groups[0]:
         raise UserError(f"`--warm-up` needs a rate, of which {question.optimizer} has none")
+    if question.warm_up > steps:
+        raise UserError(f"`--warm-up` must be at most {steps}, all steps, got {question.warm_up}")
     return LinearLR(optimizer, 1e-3, total_iters=question.warm_up)
 
 

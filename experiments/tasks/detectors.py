@@ -1,6 +1,5 @@
 """The networks that detect: the paper's, and small ones for small scenes."""
 
-import pickle
 from collections import OrderedDict
 from hashlib import sha256
 from pathlib import Path
@@ -44,7 +43,7 @@ def weights(file: Path | None) -> Weights:
             `SCRATCH` for random weights.
 
     Raises:
-        UserError: if there is no file, or it holds something else.
+        UserError: if there is no file, or it holds something else, or what is not finite.
     """
     if file is None:
         raise UserError(
@@ -57,17 +56,28 @@ def weights(file: Path | None) -> Weights:
         content = file.read_bytes()
         try:
             state = torch.load(file, "cpu", weights_only=True)
-        except (EOFError, RuntimeError, pickle.UnpicklingError):
+        except Exception:  # what it raises depends on which bytes it meets: KeyError, struct.error
             raise UserError(f"{file}: not a state dict that torch.save has written") from None
     if not isinstance(state, dict):
         raise UserError(f"{file}: must hold a state dict, got {type(state).__name__}")
-    kept = {name: each for name, each in state.items() if not str(name).startswith("fc.")}
+    if other := [name for name in state if not isinstance(name, str)]:
+        raise UserError(f"{file}: must hold a state dict, whose keys are names, got {other[0]!r}")
+    kept = {name: each for name, each in state.items() if not name.startswith("fc.")}
+    _fitting(file, kept)
+    return kept, sha256(content).hexdigest()[:16]
+
+
+def _fitting(file: Path, state: dict[str, Any]) -> None:
+    """Refuse what is not of ResNet-50, or not finite."""
+    body = _resnet(FrozenBatchNorm2d).body
     try:
-        _resnet(FrozenBatchNorm2d).body.load_state_dict(kept)
+        body.load_state_dict(state)
     except RuntimeError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         raise UserError(f"{file}: not of ResNet-50: {' '.join(lines[1:])[:160]}") from None
-    return kept, sha256(content).hexdigest()[:16]
+    for name, each in body.state_dict().items():
+        if not each.isfinite().all():
+            raise UserError(f"{file}: {name} must be finite numbers")
 
 
 def paper(source: Annotations, begin: dict[str, Any] | None) -> nn.Module:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.errors import UserError
-from experiments.tasks.coco import Annotations, Record, corners
+from experiments.tasks.coco import Annotations, Record, corners, mirrored
 from experiments.tasks.pictures import opened
 
 __all__ = ["Example", "Seen", "Target", "drawing", "flipped", "pairs"]
@@ -58,11 +58,10 @@ class Seen(Dataset[Any]):
 
     def _target(self, own: Sequence[Record], size: Sequence[int]) -> Target:
         """Boxes as corners, cut at the edges; numbers of categories; masks or keypoints."""
-        boxes = torch.tensor([corners(a["bbox"]) for a in own]).reshape(-1, 4)
-        limits = torch.tensor([size[1], size[0]] * 2)
+        boxes = torch.tensor([corners(a["bbox"], size) for a in own]).reshape(-1, 4)
         labels = self.source.labels
         numbers = torch.tensor([labels[a["category_id"]] for a in own], dtype=torch.int64)
-        found = {"boxes": boxes.float().clamp(min=0).minimum(limits), "labels": numbers}
+        found = {"boxes": boxes, "labels": numbers}
         if self.source.kind == "keypoints":
             points = torch.tensor([a["keypoints"] for a in own], dtype=torch.float32)
             return found | {"keypoints": points.reshape(len(own), len(self.pairs), 3)}
@@ -86,9 +85,7 @@ def pairs(names: Sequence[str]) -> list[int]:
         >>> pairs(["nose", "left_eye", "right_eye"])
         [0, 2, 1]
     """
-    swapped = {"left": "right", "right": "left"}
-    others = ["_".join(swapped.get(word, word) for word in name.split("_")) for name in names]
-    return [names.index(other) if other in names else i for i, other in enumerate(others)]
+    return [names.index(mirrored(name)) for name in names]
 
 
 def flipped(image: Tensor, target: Target, swapped: Sequence[int]) -> Example:

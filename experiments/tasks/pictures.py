@@ -12,11 +12,11 @@ from textwrap import shorten
 from typing import Any, Protocol
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision.datasets import CIFAR10, CIFAR100, Food101
 from torchvision.datasets.folder import (
     IMG_EXTENSIONS,
-    default_loader,
     find_classes,
     make_dataset,
 )
@@ -92,13 +92,21 @@ class Files(Dataset[tuple[Any, int]]):
         return opened(path), label
 
 
+# Pillow's modes that it makes colours of; of numbers beyond 8 bits it cuts off what is above 255
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
+
+
 def opened(path: Path | str) -> Any:
     """Return the picture in a file, in colours."""
     try:
-        return default_loader(path)
+        with Image.open(path) as picture:
+            if picture.mode in MODES:
+                return picture.convert("RGB")
+            wrong = f"{path}: must be of a mode in {', '.join(MODES)}, got {picture.mode}"
     except Exception as error:  # Pillow has no class of its own either
         remedy = "unpack the archive anew"
         raise UserError(f"{_named(path, error)}; not a sound picture: {remedy}") from error
+    raise UserError(wrong)
 
 
 def loaded(

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from _coco import BOXES, HEIGHT, NAMES, WIDTH, annotation, changed, document, write
+from pycocotools import mask as masks
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -150,8 +151,32 @@ def test_a_box_is_cut_at_the_edges(tmp_path):
     def beyond(content):
         content["annotations"][0]["bbox"] = [-2.5, 40, 10, 10.25]
 
-    source = reading(write(tmp_path, changed(beyond)), "instances")
+    source = reading(write(tmp_path / "a", changed(beyond)), "instances")
     assert Seen(source)[1, False][1]["boxes"].tolist() == [[0, 40, 7.5, 48]]
+    source = reading(write(tmp_path / "b", changed(first(bbox=[0, 0, 2**70, 5]))), "instances")
+    assert Seen(source)[1, False][1]["boxes"].tolist() == [[0, 0, 64, 5]]
+
+
+def test_run_lengths_as_text_are_read_as_pycocotools_reads_them(tmp_path):
+    random = np.random.default_rng(0)
+    for share in (0, 0.001, 0.1, 0.5, 1):
+        drawn = np.asfortranarray(random.uniform(size=(HEIGHT, WIDTH)) < share, np.uint8)
+        packed = masks.encode(drawn) | {"size": [HEIGHT, WIDTH]}
+        packed["counts"] = packed["counts"].decode()
+        folder = tmp_path / str(share)
+        source = reading(write(folder, changed(first(segmentation=packed))), "instances")
+        assert np.array_equal(Seen(source)[1, False][1]["masks"][0], drawn)
+
+
+def test_a_picture_may_lie_in_a_folder_of_the_folder(tmp_path):
+    folder = write(tmp_path)
+    at = folder / "val2017"
+    (at / "sub").mkdir()
+    (at / "000000000003.jpg").rename(at / "sub" / "a.jpg")
+    file = folder / "annotations" / "instances_val2017.json"
+    for name in ("sub/a.jpg", "./sub/a.jpg", str(at / "sub" / "a.jpg")):
+        file.write_text(json.dumps(changed(lambda c, n=name: c["images"][2].update(file_name=n))))
+        assert Seen(reading(folder, "instances"))[3, False][0].shape == (3, HEIGHT, WIDTH)
 
 
 def test_the_pairs_of_cocos_keypoints():
@@ -160,13 +185,14 @@ def test_the_pairs_of_cocos_keypoints():
     # as torchvision's reference for detection has them
     expected = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
     assert pairs(names) == expected
+    assert pairs(["Left eye", "eye-right", "eye-left", "Right eye"]) == [3, 2, 1, 0]
 
 
 def test_the_flip_by_hand():
     image = torch.arange(8.0).reshape(1, 2, 4)
-    masks = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
+    drawn = torch.tensor([[[1, 1, 0, 0], [1, 0, 0, 0]]])
     points = torch.tensor([[[1.0, 0, 2], [0, 1, 1], [0, 0, 0]]])  # the last is not there
-    target = {"boxes": torch.tensor([[0.0, 0, 2, 2]]), "masks": masks, "keypoints": points}
+    target = {"boxes": torch.tensor([[0.0, 0, 2, 2]]), "masks": drawn, "keypoints": points}
     mirrored, other = flipped(image, target, pairs(NAMES))
     assert mirrored.tolist() == [[[3, 2, 1, 0], [7, 6, 5, 4]]]
     assert other["boxes"].tolist() == [[2, 0, 4, 2]]
@@ -196,6 +222,10 @@ def first(**more):
     return lambda content: content["annotations"][0].update(more)
 
 
+def names(*three):
+    return lambda content: content["categories"][0].update(keypoints=list(three))
+
+
 def again(name):
     return lambda content: content[name].append(content[name][0])
 
@@ -211,16 +241,38 @@ WRONG = [
     (first(image_id=9), "annotation 1: `image_id` 9 is unknown"),
     (first(category_id=1), "annotation 1: `category_id` 1 is unknown"),
     (first(iscrowd=None), "annotation 1: `iscrowd` must be 0 or 1, got None"),
-    (first(area=10**400), "annotation 1: `area` must be a number, got 1000"),
-    (first(area="x"), "annotation 1: `area` must be a number, got 'x'"),
+    (first(image_id=True), "annotation 1: `image_id` True is unknown"),
+    (first(area=10**400), "annotation 1: `area` must be a number in 0..3072, got 1000"),
+    (first(area="x"), 'annotation 1: `area` must be a number in 0..3072, got "x"'),
+    (first(area=True), "annotation 1: `area` must be a number in 0..3072, got true"),
+    (first(area=-1), "annotation 1: `area` must be a number in 0..3072, got -1"),
+    (first(area=3076), "annotation 1: `area` must be a number in 0..3072, got 3076"),
+    (first(area=float("nan")), "annotation 1: `area` must be a number in 0..3072, got NaN"),
+    (first(bbox=[10**400, -(10**400), 3, 4]), "annotation 1: `bbox` must be x, y, width, height"),
     (first(bbox=[1, 2, 3]), "annotation 1: `bbox` must be x, y, width, height, got [1, 2, 3]"),
     (first(bbox=[1, 2, -3, 4]), "annotation 1: `bbox` must be x, y, width, height, got [1, 2, -3"),
     (first(bbox=[1, 2, 3, float("nan")]), "annotation 1: `bbox` must be x, y, width, height, got"),
     (first(bbox=[70, 2, 3, 4]), "annotation 1: `bbox` [70, 2, 3, 4] is outside image 1"),
     (first(bbox=[-4, 2, 3, 4]), "annotation 1: `bbox` [-4, 2, 3, 4] is outside image 1"),
     (lambda c: c["images"][2].update(width=0), "image 3: `width` must be pixels, got 0"),
+    (lambda c: c["images"][2].update(width=2**31), "image 3: `width` must be pixels, got 21474836"),
     (lambda c: c["images"][2].pop("file_name"), "image 3: `file_name` must be text"),
     (lambda c: c["images"][2].update(file_name="a.jpg"), "image 3: "),
+]
+NONE = "annotation 1: `counts` must be integers >= 0, or COCO's text of them, got "
+COUNTS = [
+    ("", "annotation 1: `counts` must come to 3072 pixels, got 0"),
+    ("zzz", f'{NONE}"zzz"'),  # all three say that more follows
+    ("ü", f'{NONE}"'),
+    ("O0", f'{NONE}"O0"'),  # -1 and 0
+    ("PPPPPPP0", f'{NONE}"PPPPPPP0"'),  # more bits than a length has
+    ("11111111", "annotation 1: `counts` must come to 3072 pixels, got 17"),  # 1 1 1 2 2 3 3 4
+    (["a"], f'{NONE}["a"]'),
+    ([None], f"{NONE}[null]"),
+    ([True, 3071], f"{NONE}[true, 3071]"),
+    ([[3072]], f"{NONE}[[3072]]"),
+    ([3080, -8], f"{NONE}[3080, -8]"),
+    ([1536.5, 1535.5], f"{NONE}[1536.5, 1535.5]"),
 ]
 INSTANCES = [
     (first(segmentation=[]), "annotation 1: `segmentation` must be run lengths, or polygons of"),
@@ -230,6 +282,22 @@ INSTANCES = [
         first(segmentation={"size": [48, 64], "counts": [1, 2]}),
         "annotation 1: `counts` must come to 3072 pixels, got 3",
     ),
+    *((first(segmentation={"size": [48, 64], "counts": c}), said) for c, said in COUNTS),
+    (
+        first(segmentation=[[0, 0, 64, 0, 1e7, 9]]),
+        "annotation 1: `segmentation` must have x in -64..128, got [0, 1",
+    ),
+    (
+        first(segmentation=[[0, 0, 64, 0, 9, -49]]),
+        "annotation 1: `segmentation` must have y in -48..96, got [-49, 0]",
+    ),
+]
+PAIRS = "category 7: `keypoints` must have left and right in pairs, as left_eye, right_eye: "
+UNPAIRED = [
+    ("leftEye", "rightEye"),
+    ("Left_eye", "right_eye"),
+    ("left_eye", "right_ear"),
+    ("lefteye", "tail"),
 ]
 KEYPOINTS = [
     (first(keypoints=[1, 2, 3]), "annotation 1: `keypoints` must be 3 of x, y, visibility (0, 1"),
@@ -238,6 +306,8 @@ KEYPOINTS = [
         lambda c: c["categories"][0].update(keypoints=[]),
         "must have one category, with the names of its `keypoints`",
     ),
+    (names("nose", "ear", "ear"), "category 7: `keypoints` has 'ear' twice"),
+    *((names("nose", *both), f"{PAIRS}{both[0]!r}") for both in UNPAIRED),
     (
         lambda c: c["categories"].append({"id": 8, "name": "dog"}),
         "must have one category, with the names of its `keypoints`",
@@ -267,6 +337,7 @@ def test_what_is_wrong_is_one_line_with_file_and_id(kind, change, complaint, who
     [
         (b'{"images": [', "not sound JSON (Expecting value: line 1 column 13 (char 12))"),
         (b"\xff\xfe{}\x80", "not sound JSON ("),
+        (b"[" * 10**5, "not sound JSON (maximum recursion depth exceeded"),
         (b"[1, 2]", "must hold an object, as COCO's files do"),
     ],
 )
@@ -291,8 +362,11 @@ def test_files_that_are_missing(whole, tmp_path):
     moved.rename(picture)
 
 
-def test_a_box_of_no_area_is_left_out_and_named(tmp_path, capsys):
-    folder = write(tmp_path, changed(first(bbox=[4, 6, 20, 0])))
+@pytest.mark.parametrize(
+    "box", [[4, 6, 20, 0], [60, 10, 1e-7, 5], [63.9999999, 10, 1, 5], [-1, 10, 1 + 1e-7, 5]]
+)
+def test_a_box_of_no_area_is_left_out_and_named(box, tmp_path, capsys):
+    folder = write(tmp_path, changed(first(bbox=box)))
     source = reading(folder, "instances")
     assert [each["id"] for each in source.annotations] == [2, 3]
     said = capsys.readouterr().err

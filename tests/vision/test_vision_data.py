@@ -7,6 +7,7 @@ import pytest
 import torch
 from _commands import assert_one_line
 from _published import FOOD, WORDS, WRITERS, imagenet100, mnist, reading
+from PIL import Image
 
 from experiments.__main__ import main
 from experiments.errors import UserError
@@ -228,6 +229,14 @@ def test_the_list_of_a_hundred_classes(tmp_path):
 def test_torchvisions_own_place_of_mnist_is_found(tmp_path):
     mnist(tmp_path / "MNIST" / "raw", None)
     assert len(pictures.mnist(tmp_path)[0]) == 30
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "png"), ("I", "tiff"), ("F", "tiff")])
+def test_a_picture_whose_greys_would_be_lost_is_named(mode, kind, tmp_path):
+    path = tmp_path / f"mine.{kind}"
+    Image.new(mode, (3, 2), 99).save(path)
+    with pytest.raises(UserError, match=f"^{path}: must be of a mode in 1, L, .*, got {mode}$"):
+        pictures.opened(path)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 2 worker")

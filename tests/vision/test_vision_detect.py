@@ -142,6 +142,12 @@ def test_amp_is_a_step_in_bfloat16(task):
     assert half.model.backbone.body.layer1[0].weight.grad.isfinite().all()
 
 
+def test_a_warm_up_ends_within_the_run(task):
+    assert Run(task, Question("sgd", warm_up=6)).warm_up.total_iters == 6
+    with pytest.raises(UserError, match=r"^`--warm-up` must be at most 6, all steps, got 7$"):
+        Run(task, Question("sgd", warm_up=7))
+
+
 def test_what_needs_examples_of_one_size_says_so(task):
     run = Run(task, Question("sgd", probes=("sharpness",)))
     run.step(next(task.batches(0, 0)))
@@ -229,11 +235,23 @@ def test_what_is_wrong_with_the_weights_is_one_line(tmp_path, weights):
     assert "`--weights` must be a file with ResNet-50's weights of ImageNet" in complaint(None)
     assert "cannot be read (No such file" in complaint(tmp_path / "none.pth")
     path = tmp_path / "mine.pth"
-    path.write_bytes(b"PK\3\4 not a checkpoint")
-    assert complaint(path) == f"{path}: not a state dict that torch.save has written"
+    for content in (
+        b"PK\3\4 not a checkpoint",
+        b"",
+        b"hello",
+        b"G\1",
+        b"X\1\0\0\0\xff.",
+        b"\x80\2e",
+    ):
+        path.write_bytes(content)
+        assert complaint(path) == f"{path}: not a state dict that torch.save has written"
+    torch.save({1: torch.ones(1)}, path)
+    assert complaint(path) == f"{path}: must hold a state dict, whose keys are names, got 1"
     torch.save([1, 2], path)
     assert complaint(path) == f"{path}: must hold a state dict, got list"
     state = torch.load(weights, weights_only=True)
+    torch.save(state | {"layer1.0.bn1.bias": torch.full((64,), torch.nan)}, path)
+    assert complaint(path) == f"{path}: layer1.0.bn1.bias must be finite numbers"
     del state["layer4.2.conv3.weight"]
     torch.save(state, path)
     assert complaint(path).startswith(f'{path}: not of ResNet-50: Missing key(s) in state_dict: "l')
