@@ -13,7 +13,8 @@ from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.errors import UserError
-from experiments.tasks.coco import Annotations, Record, corners, mirrored
+from experiments.tasks.coco import Annotations
+from experiments.tasks.objects import Record, corners, mirrored
 from experiments.tasks.pictures import opened
 
 __all__ = ["Example", "Seen", "Target", "drawing", "flipped", "pairs"]
