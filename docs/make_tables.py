@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from collections import Counter, defaultdict
+from functools import cache
 from itertools import chain
 from operator import truediv
 from pathlib import Path
@@ -137,27 +138,20 @@ def rivals() -> str:
     """What the paper's rivals come to on one task, and how far ZENITH is from each."""
     from experiments.markdown import grid
     from experiments.report.cells import called, headlines, spread, typical
-    from experiments.report.measures import reach
-    from experiments.report.secondary import of_block_a
-    from experiments.report.statistics import effect, shown
+    from experiments.report.secondary import of_block_a, times
+    from experiments.report.statistics import effect, paired, shown
 
     column = next(own for own in of_study("table3").columns if own.title == "desk-a")
     found = {row: headlines(column, row) for row in column.runs if of_block_a(row)}
     ours, target = found["zenith"], column.target or 0.0
-    leads = {
-        row: effect([ours[seed] - theirs[seed] for seed in theirs if seed in ours])
-        for row, theirs in found.items()
-        if theirs
-    }
+    leads = {row: effect(paired(ours, theirs)) for row, theirs in found.items() if theirs}
     rows = [
         [
             called(row),
             spread([*found[row].values()]),
             f"{len(found[row])}",
             "" if row == "zenith" else shown(leads[row]),
-            typical(
-                [reach(run, target, column.measure).seconds for run in column.runs[row].values()]
-            ),
+            typical([*times(column, row).values()]),
         ]
         for row in sorted(leads, key=lambda row: leads[row].mean)
     ]
@@ -165,6 +159,7 @@ def rivals() -> str:
     return grid(head, rows) + "\n"
 
 
+@cache
 def of_study(name: str) -> "Section":
     """The committed runs of a study, all in one section."""
     from experiments.report.found import gathered

@@ -13,7 +13,6 @@ from experiments.report.statistics import LEVEL, MARGIN, Effect, effect, holm, s
 
 __all__ = [
     "CLAIMS",
-    "FAST",
     "Claim",
     "Test",
     "Tests",
@@ -30,7 +29,7 @@ __all__ = [
 Measure = Callable[[Records, Column], float | None]
 
 FAST = 0.01  # the training loss to which the steps are counted
-NOTE = """
+_NOTE = """
 Differences within a seed, positive where the claim is right: points of accuracy with their 95 %
 interval, or (x) a ratio. p is that of all flips of the signs, then the same after Holm over the
 {tests}. *Held* is a claim at p below 0.05; a tie is held too where the difference is shown to be
@@ -89,7 +88,7 @@ def claims(section: Section) -> str:
 def table(rows: Sequence[Sequence[str]], tests: str, alike: str) -> str:
     """Return the rows of `judged` as a table, with what Holm is over in the note below."""
     head = ["", "claim", "task", "pairs", "difference", "p", "Holm", "verdict"]
-    return noted(grid(head, rows, words=3), NOTE.format(tests=tests, alike=alike, margin=MARGIN))
+    return noted(grid(head, rows, words=3), _NOTE.format(tests=tests, alike=alike, margin=MARGIN))
 
 
 def judged(family: Iterable[Claim], section: Section) -> tuple[list[list[str]], int, int]:

@@ -7,7 +7,6 @@ from math import inf, log
 from statistics import fmean, median
 
 from experiments.optimizers import BLOCKS, OPTIMIZERS
-from experiments.question import Question
 from experiments.records import Records
 from experiments.report.cells import headlines
 from experiments.report.claims import (
@@ -22,11 +21,12 @@ from experiments.report.claims import (
 )
 from experiments.report.correlations import LEAST, MOMENTS, PAIRS, each
 from experiments.report.measures import reach
-from experiments.report.sections import Column, Section, parsed, without
+from experiments.report.sections import Column, Section, listed, parsed, without
+from experiments.report.statistics import paired
 from experiments.report.stops import STOPS, at_stop, planned_for
 from experiments.report.summary import label
 
-__all__ = ["of_block_a", "secondary", "tested"]
+__all__ = ["of_block_a", "secondary", "tested", "times"]
 
 WINDOW = 500  # where a name has none
 RATES = (0.05, 0.1, 0.15, 0.2, 0.25)
@@ -77,15 +77,15 @@ def _ahead_of_the_best(column: Column) -> Test:
         return Test(column.title, [])
     ours, theirs = headlines(column, "zenith"), headlines(column, best)
     title = f"{column.title}: {label(best)}"
-    return Test(title, [ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+    return Test(title, paired(ours, theirs))
 
 
 def _sooner_than_the_soonest(column: Column) -> Test:
     """To the accuracy that every seed of constant SGD reaches, in seconds."""
-    soonest = _best_rival(lambda column, row: -median(_times(column, row).values()), column)
+    soonest = _best_rival(lambda column, row: -median(times(column, row).values()), column)
     if soonest is None:
         return Test(column.title, [])
-    ours, theirs = _times(column, "zenith"), _times(column, soonest)
+    ours, theirs = times(column, "zenith"), times(column, soonest)
     both = [(-log(ours[seed]), -log(theirs[seed])) for seed in ours if seed in theirs]
     return differences(f"{column.title}: {label(soonest)}", both)
 
@@ -96,7 +96,8 @@ def _against_the_rivals(test: Callable[[Column], Test]) -> Tests:
     )
 
 
-def _times(column: Column, row: str) -> dict[int, float]:
+def times(column: Column, row: str) -> dict[int, float]:
+    """Return the seconds of each seed to the target of a column, infinite for a miss."""
     target = inf if column.target is None else column.target
     runs = sorted(column.runs.get(row, {}).items())
     return {seed: reach(run, target, column.measure).seconds for seed, run in runs}
@@ -157,27 +158,28 @@ def _rated_to(row: str) -> bool:
 
 def of_block_a(row: str) -> bool:
     """Whether a row is one of the optimizers as the paper has them."""
-    return row in {Question(slug, options=options).name for slug, options in BLOCKS["A"]}
+    return row in listed("A")
 
 
 def _steadier(than: str) -> Found:
     """By how much the range of accuracy over the rates is smaller for ZENITH."""
 
     def found(column: Column) -> list[float] | None:
-        rows = [f"{than},lr={lr:g}" for lr in RATES if lr != OPTIMIZERS[than].options["lr"]]
-        if not all(row in column.runs for row in rows):
+        if not all(row in column.runs for row in _at_rates(than)):
             return None
-        ours, theirs = _ranges(column, "zenith"), _ranges(column, than)
-        return [theirs[seed] - ours[seed] for seed in ours if seed in theirs]
+        return paired(_ranges(column, than), _ranges(column, "zenith"))
 
     return found
 
 
+def _at_rates(slug: str) -> list[str]:
+    own = OPTIMIZERS[slug].options["lr"]
+    return [slug if lr == own else f"{slug},lr={lr:g}" for lr in RATES]
+
+
 def _ranges(column: Column, slug: str) -> dict[int, float]:
     """Of the accuracy of each seed over the rates, if it has all of them."""
-    own = OPTIMIZERS[slug].options["lr"]
-    rows = [slug if lr == own else f"{slug},lr={lr:g}" for lr in RATES]
-    found = [headlines(column, row) for row in rows]
+    found = [headlines(column, row) for row in _at_rates(slug)]
     seeds = set.intersection(*(set(values) for values in found))
     return {s: max(v[s] for v in found) - min(v[s] for v in found) for s in sorted(seeds)}
 
@@ -196,8 +198,7 @@ def _longest_less_shortest(column: Column) -> list[float] | None:
     windows = _windows(column)
     if len(windows) < 2:
         return None
-    ours, theirs = (headlines(column, windows[end(windows)]) for end in (max, min))
-    return [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+    return paired(*(headlines(column, windows[end(windows)]) for end in (max, min)))
 
 
 def _each_window(section: Section) -> Iterator[Test]:
@@ -205,9 +206,8 @@ def _each_window(section: Section) -> Iterator[Test]:
         windows = {} if column.strength else _windows(column)
         base = headlines(column, windows[WINDOW]) if WINDOW in windows else {}
         for window in sorted(windows.keys() - {WINDOW}):
-            own = headlines(column, windows[window])
             title = f"{column.title}: a window of {window}"
-            yield Test(title, [own[seed] - base[seed] for seed in own if seed in base])
+            yield Test(title, paired(headlines(column, windows[window]), base))
 
 
 def _worse(run: Records, column: Column) -> float | None:
@@ -221,9 +221,7 @@ def _stopped(row: str, measure: str, stop: int) -> Found:
     def found(column: Column) -> list[float] | None:
         if not any("epochs=" in name for name in column.runs) or row not in column.runs:
             return None
-        theirs = planned_for(column, _COSINE, stop)
-        ours = at_stop(column, row, measure, stop)
-        return [ours[seed] - theirs[seed] for seed in sorted(ours) if seed in theirs]
+        return paired(at_stop(column, row, measure, stop), planned_for(column, _COSINE, stop))
 
     return found
 

@@ -13,7 +13,17 @@ from experiments.report.found import Tasks
 from experiments.report.measures import headline, lower_is_better, main_measures, spoken
 from experiments.report.summary import Runs, place
 
-__all__ = ["Column", "Place", "Section", "named", "parsed", "sections", "title", "without"]
+__all__ = [
+    "Column",
+    "Place",
+    "Section",
+    "listed",
+    "named",
+    "parsed",
+    "sections",
+    "title",
+    "without",
+]
 
 _TITLES = {
     "A": "Block A: no momentum but what is an optimizer's own, 0.1 where it takes a rate",
@@ -209,13 +219,14 @@ def _within(columns: Iterable[Column], block: str) -> list[Column]:
     return [column for column in found if column.runs]
 
 
-def _listed(block: str) -> list[str]:
+def listed(block: str) -> list[str]:
+    """Return the rows of one of `BLOCKS`."""
     return [Question(slug, options=options).name for slug, options in BLOCKS[block]]
 
 
 def _of(row: str) -> set[str]:
     """The blocks that a row belongs to; where none has it, B if it is by the rules of B alone."""
-    if found := {block for block in BLOCKS if row in _listed(block)}:
+    if found := {block for block in BLOCKS if row in listed(block)}:
         return found
     slug, options = parsed(row)
     has = {block: slug in dict(BLOCKS[block]) for block in BLOCKS}
@@ -236,8 +247,8 @@ def _chosen(runs: Runs, slugs: Sequence[str]) -> Runs:
         if slug in slugs:
             rates[named(slug, {**options, "lr": "best"})].append(name)
     rates = {best: names for best, names in rates.items() if len(names) > 1}
-    listed = [row for block in BLOCKS for row in _listed(block)]
-    hidden = {name for names in rates.values() for name in names if name not in listed}
+    blocks = [row for block in BLOCKS for row in listed(block)]
+    hidden = {name for names in rates.values() for name in names if name not in blocks}
     kept = {name: own for name, own in runs.items() if name not in hidden}
     return {**kept, **{best: _validated(runs, names) for best, names in rates.items()}}
 

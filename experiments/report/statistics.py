@@ -15,6 +15,7 @@ __all__ = [
     "Effect",
     "effect",
     "holm",
+    "paired",
     "powerless",
     "profile",
     "ranks",
@@ -48,6 +49,16 @@ class Effect(NamedTuple):
     high: float
     p: float
     p_equivalent: float
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> list[float]:
+    """Return the differences, the first less the second, of the seeds that both have, in order.
+
+    Examples:
+        >>> paired({2: 5.0, 1: 3.0, 0: 9.0}, {1: 1.0, 2: 1.0})
+        [2.0, 4.0]
+    """
+    return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def effect(differences: Sequence[float], margin: float = MARGIN) -> Effect:

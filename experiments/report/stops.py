@@ -17,10 +17,10 @@ from experiments.report.cells import noted, spread
 from experiments.report.measures import valued
 from experiments.report.panels import Line, look, panels, plot, series, titled, zoomed
 from experiments.report.sections import Column, Section, named, parsed
-from experiments.report.statistics import effect, shown
+from experiments.report.statistics import effect, paired, shown
 from experiments.report.summary import label
 
-__all__ = ["STOPPED", "STOPS", "at_stop", "horizon", "planned", "planned_for", "shares", "stops"]
+__all__ = ["STOPS", "at_stop", "horizon", "planned", "planned_for", "shares", "stops"]
 
 STOPPED = {
     "test_accuracy": "as it is",
@@ -204,5 +204,5 @@ def _called(name: str) -> str:
 
 
 def _difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> str:
-    both = [value - theirs[seed] for seed, value in sorted(ours.items()) if seed in theirs]
+    both = paired(ours, theirs)
     return shown(effect(both)) if both else "-"

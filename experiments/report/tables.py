@@ -21,6 +21,7 @@ from experiments.report.statistics import (
     Effect,
     effect,
     holm,
+    paired,
     powerless,
     ranks,
     shown,
@@ -212,7 +213,7 @@ def _effect(column: Column, base: str, row: str) -> Effect | None:
     ours, others = headlines(column, base), headlines(column, row)
     lower = lower_is_better(column.measure)
     sign, margin = (-1, 0.0) if lower else (1, MARGIN)  # the margin is in points of accuracy
-    differences = [sign * (ours[seed] - others[seed]) for seed in ours if seed in others]
+    differences = [sign * each for each in paired(ours, others)]
     return effect(differences, margin) if differences and not _copied(column, row) else None
 
 
