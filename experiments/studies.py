@@ -180,22 +180,20 @@ def _rates(_: Length) -> list[Question]:
     return [row for lr in (0.004, 0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 0.7) for row in _of("sgd", lr=lr)]
 
 
-def _initial_rates(_: Length) -> list[Question]:
+def _initial_rates(*rates: float) -> Rows:
     names = ("zenith", "sgd", "sgd-cosine", "sps", "ali-g")
-    asked = [row for lr in (0.05, 0.1, 0.15, 0.2, 0.25) for row in _of(*names, lr=lr)]
-    return [*asked, *_of("dowg", "d-adaptation")]
+    asked = [row for lr in rates for row in _of(*names, lr=lr)]
+    return lambda _: [*asked, *_of("dowg", "d-adaptation")]
 
 
-def _regularised(*strengths: float) -> Rows:
-    """Every optimizer of Table 4 with L2 of so much; ZENITH with weight decay of the last."""
-    names = ("zenith", "dowg", "d-adaptation", "ali-g", "sps", "sgd", "sgd-cosine")
+def _regularised(names: Sequence[str], *strengths: float) -> Rows:
+    """Optimizers with L2 of so much."""
     rows = [Question(name, l2=l2) for l2 in strengths for name in names]
-    decayed = _of("zenith-decay", "zenith-decay-in-norm", weight_decay=strengths[-1])
-    return lambda _: [*rows, *decayed]
+    return lambda _: rows
 
 
-def _strongest(_: Length) -> list[Question]:
-    return [Question(name, l2=l2) for l2 in (0.0, 3e-4) for name in ("zenith", "sgd")]
+def _decayed(_: Length) -> list[Question]:
+    return _of("zenith-decay", "zenith-decay-in-norm", weight_decay=3e-4)
 
 
 def _windows(epoch: int) -> Rows:
@@ -219,11 +217,15 @@ def _planned(parts: int) -> Rows:
     return rows
 
 
-def _batches(length: Length) -> list[Question]:
+def _batches(*sizes: int) -> Rows:
     """Batches of so many examples, of which an epoch has two at least."""
-    sizes = [size for size in (32, 128, 512, 2048) if size <= 64 * length.steps]
-    asked = [None if size == 128 else size for size in sizes]  # 128 is the tasks' own
-    return [Question("zenith", batch=size) for size in asked]
+
+    def rows(length: Length) -> list[Question]:
+        fitting = [size for size in sizes if size <= 64 * length.steps]
+        asked = [None if size == 128 else size for size in fitting]  # 128 is the tasks' own
+        return [Question("zenith", batch=size) for size in asked]
+
+    return rows
 
 
 def _signals(_: Length) -> list[Question]:
@@ -267,6 +269,7 @@ def _text(_: Length) -> list[Question]:
 _PAPER = tuple(PAPER)
 _CIFAR100 = ("cifar100-resnet50",)
 _TABLE4 = ("cifar100-resnet50", "food101-dla")
+_OF_TABLE4 = ("zenith", "dowg", "d-adaptation", "ali-g", "sps", "sgd", "sgd-cosine")
 
 
 def _tasks(
@@ -281,7 +284,7 @@ STUDIES = {
         [
             Part(_claimed, _tasks(("desk-a",)), ("average", "cooldown", "sharpness"), 10),
             Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), ("average", "cooldown"), 10),
-            Part(_strongest, _tasks(("desk-b",)), seeds=10),
+            Part(_regularised(("zenith", "sgd"), 0.0, 3e-4), _tasks(("desk-b",)), seeds=10),
         ],
         shown=("claims", "comparison", "figure1", "figure2", "figure3f", "details"),
     ),
@@ -291,8 +294,8 @@ STUDIES = {
             Part(_claimed, _tasks(("desk-a",), _PAPER), ("sharpness", "line"), 10),
             Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), seeds=10),
             Part(_block("A"), _tasks(("desk-a",), _PAPER), ("sharpness", "line")),
-            Part(_block("A"), _tasks(("desk-b", "desk-c"), (), ()), desk=3),
-            Part(_tuned, _tasks(("desk-c",), _PAPER), desk=3),
+            Part(_block("A"), _tasks(("desk-b",), (), ()), desk=3),
+            Part(_tuned, _tasks(("desk-a",), _PAPER), desk=3),
             Part(_block("B"), _tasks(("desk-b",), _PAPER), desk=3),
         ],
         paper="Table 3, Figures 1, 2, 3d, 3e, 3f",
@@ -304,22 +307,27 @@ STUDIES = {
     ),
     "figure3a": Study(
         "Rate, sharpness of the minimum and accuracy of SGD",
-        [Part(_rates, _tasks(("desk-a",), _PAPER), ("sharpness",))],
+        [Part(_rates, _tasks(("desk-a",), _PAPER), ("sharpness",), desk=3)],
         paper="Figures 3a, 3b",
         shown=("figure3ab", "correlations", "details"),
     ),
     "figure3g": Study(
         "The initial rate",
-        [Part(_initial_rates, _tasks(("desk-a",)), desk=3)],
+        [
+            Part(_initial_rates(0.05, 0.1, 0.25), _tasks(("desk-a",), ()), desk=3),
+            Part(_initial_rates(0.05, 0.1, 0.15, 0.2, 0.25), _tasks((), toy=())),
+        ],
         paper="Figures 3g, 3h",
         shown=("figure3gh", "comparison", "lead", "details"),
     ),
     "table4": Study(
         "L2 regularisation",
         [
-            Part(_strongest, _tasks(("desk-b",), _TABLE4), seeds=10),
-            Part(_regularised(0.0, 1e-4, 3e-4), _tasks(("desk-b",), _TABLE4), desk=3),
-            Part(_regularised(1e-4, 2e-4), _tasks((), _TABLE4)),
+            Part(_regularised(("zenith", "sgd"), 0.0, 3e-4), _tasks(("desk-b",), ()), seeds=10),
+            Part(_regularised(("zenith", "sgd"), 1e-4), _tasks(("desk-b",), ()), desk=3),
+            Part(_regularised(_OF_TABLE4, 0.0, 3e-4), _tasks(("desk-b",), ()), desk=3),
+            Part(_regularised(_OF_TABLE4, 0.0, 1e-4, 2e-4, 3e-4), _tasks((), _TABLE4)),
+            Part(_decayed, _tasks(("desk-b",), _TABLE4), desk=3),
         ],
         paper="Table 4, Figure 4",
         shown=("table4", "lead", "figure4", "details"),
@@ -350,7 +358,10 @@ STUDIES = {
     ),
     "noise": Study(
         "How much of the norm is noise",
-        [Part(_batches, _tasks(("desk-a", "desk-c")), ("noise",), 3)],
+        [
+            Part(_batches(128, 512, 2048), _tasks(("desk-a", "desk-c"), ()), ("noise",), 3),
+            Part(_batches(32, 128, 512, 2048), _tasks(()), ("noise",), 3),
+        ],
         shown=("noise", "shares", "comparison", "details"),
     ),
     "signals": Study(
@@ -360,19 +371,21 @@ STUDIES = {
             Part(_more_signals, _tasks(())),
         ],
     ),
-    "ablations": Study("ZENITH otherwise", [Part(_ablations, _tasks(DESK), desk=3)]),
-    "momentum": Study("With momentum", [Part(_momentum, _tasks(("desk-b", "desk-c")), desk=3)]),
-    "adamw": Study("Over AdamW", [Part(_adamw, _tasks(DESK), desk=3)]),
+    "ablations": Study(
+        "ZENITH otherwise", [Part(_ablations, _tasks(("desk-a", "desk-b")), desk=3)]
+    ),
+    "momentum": Study("With momentum", [Part(_momentum, _tasks(("desk-b",)), desk=3)]),
+    "adamw": Study("Over AdamW", [Part(_adamw, _tasks(("desk-a", "desk-b")), desk=3)]),
     "clipping": Study(
         "With clipped gradients",
         [
-            Part(_clipped(1.0), _tasks(("desk-b", "desk-c")), desk=3),
+            Part(_clipped(1.0), _tasks(("desk-b",)), desk=3),
             Part(_clipped(0.3, 3.0), _tasks(())),
         ],
     ),
     "text": Study(
         "The next character of a text",
-        [Part(_text, _tasks(TEXT, TEXT, ("text-gru",)), desk=3)],
+        [Part(_text, _tasks(("text-transformer",), TEXT, ("text-gru",)), desk=3)],
     ),
 }
 STUDIES["secondary"] = Study(

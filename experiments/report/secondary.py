@@ -29,7 +29,7 @@ from experiments.report.summary import label
 __all__ = ["of_block_a", "secondary", "tested", "times"]
 
 WINDOW = 500  # where a name has none
-RATES = (0.05, 0.1, 0.15, 0.2, 0.25)
+RATES = (0.05, 0.1, 0.25)
 FLAT = 0.3  # the paper's accuracy rises with the rate up to here
 _COSINE = "sgd-cosine"
 Found = Callable[[Column], Sequence[float] | None]  # None where it is not about that task
