@@ -136,8 +136,8 @@ def _add_scenes(parser: argparse.ArgumentParser) -> None:
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR", help="a new one")
-    add("--train", type=size, metavar="N", default=1000, help="scenes; by default 1000")
-    add("--val", type=size, metavar="N", default=300, help="scenes; by default 300")
+    for name, own in (("--train", tasks.SCENES_TRAIN), ("--val", tasks.SCENES_TEST)):
+        add(name, type=size, metavar="N", default=own, help=f"scenes; by default {own}")
     add("--seed", type=count, metavar="N", default=0, help="by default 0")
     files = f"folder with {tasks.FASHION_MNIST_FILES}; by default {tasks.FASHION_MNIST_DIR}"
     add("--data-dir", type=Path, metavar="DIR", help=files)
@@ -155,6 +155,7 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=count, metavar="N", default=0, help="of the choice; by default 0")
     add("--jobs", type=size, metavar="N", default=1, help="processes of a thread; by default 1")
     add("--data", type=Path, metavar="DIR", help="the files of the tasks")
+    add("--weights", type=Path, metavar="FILE", help=_WEIGHTS)
 
 
 def run_demo(options: argparse.Namespace) -> int:

@@ -41,7 +41,7 @@ def run(options: Namespace) -> int:
     kept = Random(options.seed).sample(sorted(found), min(options.sample, len(found)))
     cells = [_cell(found[path].header) for path in kept]
     with TemporaryDirectory() as folder, interruptible() as stopped:
-        place = Place(Path(folder), options.data, jobs=options.jobs)
+        place = Place(Path(folder), options.data, jobs=options.jobs, weights=options.weights)
         failures = run_all(cells, place, stopped)
         for line in failures:
             say(line)

@@ -292,7 +292,7 @@ STUDIES = {
         "Accuracy and time of every optimizer",
         [
             Part(_claimed, _tasks(("desk-a",), _PAPER), ("sharpness", "line"), 10),
-            Part(_claimed, _tasks(("desk-b", "desk-c"), (), ()), seeds=10),
+            Part(_claimed, _tasks(("desk-b",), (), ()), seeds=10),
             Part(_block("A"), _tasks(("desk-a",), _PAPER), ("sharpness", "line")),
             Part(_block("A"), _tasks(("desk-b",), (), ()), desk=3),
             Part(_tuned, _tasks(("desk-a",), _PAPER), desk=3),

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from experiments.errors import UserError
-from experiments.tasks.sources import FASHION_MNIST_DIR, FASHION_MNIST_FILES
+from experiments.tasks.sources import (
+    FASHION_MNIST_DIR,
+    FASHION_MNIST_FILES,
+    SCENES_TEST,
+    SCENES_TRAIN,
+)
 
 if TYPE_CHECKING:  # so that a command of another framework does without torch
     from torch import Tensor, nn
@@ -20,6 +25,8 @@ __all__ = [
     "NAMES",
     "PAPER",
     "SCENES",
+    "SCENES_TEST",
+    "SCENES_TRAIN",
     "TEXT",
     "Budget",
     "Task",

@@ -22,12 +22,16 @@ from pycocotools import mask as masks
 from experiments.errors import UserError, explained
 from experiments.tasks.examples import drawing
 from experiments.tasks.images import pair
-from experiments.tasks.sources import FASHION_MNIST_DIR, FASHION_MNIST_FILES
+from experiments.tasks.sources import (
+    FASHION_MNIST_DIR,
+    FASHION_MNIST_FILES,
+    SCENES_TEST,
+    SCENES_TRAIN,
+)
 
-__all__ = ["CATEGORIES", "KEYPOINTS", "SIZE", "TEST", "TRAIN", "made", "write"]
+__all__ = ["CATEGORIES", "KEYPOINTS", "SIZE", "made", "write"]
 
 SIZE = 96  # pixels a side
-TRAIN, TEST = 1000, 300  # images
 SEED = 0
 CATEGORIES = ("top", "trouser", "dress", "shoe", "bag", "digit")
 # The ten classes of Fashion-MNIST: those that hardly differ in outline are one here.
@@ -58,12 +62,18 @@ class Thing(NamedTuple):
 def made(source: Path | None = None) -> Path:
     """Return the folder of scenes that is kept for all runs; it is written at the first call."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "zenith-experiments" / f"scenes-{SIZE}-{TRAIN}-{TEST}-{SEED}"
-    return folder if folder.is_dir() else write(folder, source, TRAIN, TEST, SEED)
+    folder = cache / "zenith-experiments" / f"scenes-{SIZE}-{SCENES_TRAIN}-{SCENES_TEST}-{SEED}"
+    if folder.is_dir():
+        return folder
+    return write(folder, source, SCENES_TRAIN, SCENES_TEST, SEED)
 
 
 def write(
-    folder: Path, source: Path | None = None, train: int = TRAIN, test: int = TEST, seed: int = SEED
+    folder: Path,
+    source: Path | None = None,
+    train: int = SCENES_TRAIN,
+    test: int = SCENES_TEST,
+    seed: int = SEED,
 ) -> Path:
     """Write scenes in COCO's format, whole or not at all; return the folder.
 

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from experiments import check
 from experiments.__main__ import main
 from experiments.records import paths
 
@@ -69,3 +70,13 @@ def test_other_records_are_within_the_spread_or_not(by, code, said, folder, tmp_
 def test_a_folder_without_runs(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 2
     assert "holds no records of a run" in capsys.readouterr().err
+
+
+def test_files_and_weights_reach_the_runs(folder, tmp_path, monkeypatch, capsys):
+    def run_all(cells, place, stopped):
+        return [f"{len(cells)} of {place.data} from {place.weights}"]
+
+    monkeypatch.setattr(check, "run_all", run_all)
+    asked = ["check", str(folder), "--sample", "2", "--data", "coco", "--weights", "none"]
+    assert main(asked) == 2
+    assert "2 of coco from none" in capsys.readouterr().err

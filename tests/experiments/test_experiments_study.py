@@ -20,7 +20,7 @@ from experiments.records import paths, read
 from experiments.studies import LENGTHS, STUDIES, cells
 from experiments.tasks.classify import ROWS
 
-# By hand: KILLS=50 and table3, whose 76 runs have state of every kind.
+# By hand: KILLS=50 and table3, whose runs have state of every kind.
 KILLS, KILLED = int(os.environ.get("KILLS", "4")), os.environ.get("KILLED", "momentum")
 TOY = ["--scale", "toy", "--seeds", "1"]
 
@@ -53,14 +53,14 @@ def test_table3_asks_both_blocks_and_the_best_of_three_rates():
         for name, options in block:
             assert ",".join([name, *(f"{k}={v:g}" for k, v in options.items())]) in asked
     tuned = {"sgd,lr=0.03", "sgd,lr=0.3", "sgd-cosine,lr=0.3", "sgd-step,lr=0.03"}
-    assert tuned <= {*names("table3", "desk-c")}
+    assert tuned <= {*names("table3", "desk-a")}
     assert "schedule-free" not in names("table3", "desk-a")
 
 
 def test_a_row_has_the_seeds_of_its_part():
     found = Counter((c.task, c.question.name) for c in cells("table3", "desk"))
-    assert [found[f"desk-{which}", "zenith"] for which in "abc"] == [10, 10, 10]
-    assert [found[f"desk-{which}", "pal"] for which in "abc"] == [6, 3, 3]
+    assert [found[f"desk-{which}", "zenith"] for which in "ab"] == [10, 10]
+    assert [found[f"desk-{which}", "pal"] for which in "ab"] == [6, 3]
     again = Counter((c.task, c.question.name) for c in cells("table3", "desk", seeds=2))
     assert {*again.values()} == {2}
 

@@ -153,8 +153,8 @@ def test_the_command(source, tmp_path, capsys):
 
 def test_the_scenes_of_all_runs_are_made_once(source, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(scenes, "TRAIN", 2)
-    monkeypatch.setattr(scenes, "TEST", 1)
+    monkeypatch.setattr(scenes, "SCENES_TRAIN", 2)
+    monkeypatch.setattr(scenes, "SCENES_TEST", 1)
     folder = scenes.made(source)
     assert folder.parent.parent == tmp_path
     before = (folder / "annotations" / "instances_train.json").stat()

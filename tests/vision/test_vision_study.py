@@ -8,7 +8,7 @@ from experiments.optimizers import OPTIMIZERS
 from experiments.records import paths
 from experiments.report.paper import TABLE5
 from experiments.studies import LENGTHS, cells
-from experiments.tasks import DETECTION, SCENES, scenes
+from experiments.tasks import DETECTION, SCENES, SCENES_TRAIN, scenes
 from experiments.tasks.detect import EVERY, ROWS
 
 NAMES = ["zenith", "sgd", "sgd-cosine", "pal", "gen", "cocob", "dog", "d-adaptation"]
@@ -25,7 +25,7 @@ def test_its_runs_are_those_of_the_paper_and_two_more_with_six_seeds():
 def test_lengths_are_those_of_the_tasks():
     for name in SCENES:
         assert LENGTHS[name].epochs == ROWS[name].epochs
-        assert LENGTHS[name].steps == scenes.TRAIN // ROWS[name].batch < EVERY
+        assert LENGTHS[name].steps == SCENES_TRAIN // ROWS[name].batch < EVERY
     for name in DETECTION:
         hours, epochs = DETECTION[name]
         assert (ROWS[name].hours, ROWS[name].epochs, ROWS[name].batch) == (hours, epochs, 16)
