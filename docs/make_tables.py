@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from experiments.report.sections import Section
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ("comparison.md", "experiments.md", "getting-started/installation.md")
+NAMES = ("choosing.md", "comparison.md", "experiments.md", "getting-started/installation.md")
 RESULTS = ROOT / "experiments/results"
 PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in NAMES), RESULTS / "README.md"]
 BLOCK = re.compile(r"(<!-- made by docs/make_tables.py: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -159,6 +159,57 @@ def rivals() -> str:
     return grid(head, rows) + "\n"
 
 
+def windows() -> str:
+    """What ZENITH comes to with other windows."""
+    from experiments.markdown import grid
+    from experiments.report import secondary
+    from experiments.report.cells import headlines, spread
+    from experiments.report.statistics import effect, paired, shown
+
+    (column,) = of_study("figure6").columns
+    found = dict(sorted(secondary.windows(column).items()))
+    base = headlines(column, found[secondary.WINDOW])
+    rows = []
+    for window, row in found.items():
+        runs, own = column.runs[row].values(), headlines(column, row)
+        epochs = {window * run.header["epochs"] / run.header["steps"] for run in runs}
+        rows.append(
+            [
+                f"{window:,}",
+                " to ".join(f"{each:.2g}" for each in sorted(epochs)),
+                spread([*own.values()]),
+                "" if window == secondary.WINDOW else shown(effect(paired(own, base))),
+                spread([run.steps[-1].get("scale") for run in runs]),
+            ]
+        )
+    head = [
+        "window",
+        "epochs",
+        "test accuracy, %",
+        f"less {secondary.WINDOW}'s",
+        "scale at the end",
+    ]
+    return grid(head, rows) + "\n"
+
+
+def rates() -> str:
+    """What ZENITH, SGD and the cosine come to from other rates."""
+    from experiments.markdown import grid
+    from experiments.report.cells import headlines, spread
+    from experiments.report.sections import without
+    from experiments.report.summary import label
+
+    (column,) = of_study("figure3g").columns
+    names = ("zenith", "sgd", "sgd-cosine")
+    found: dict[float, dict[str, str]] = defaultdict(dict)
+    for row in column.runs:
+        name, rate = without(row, "lr")
+        if rate is not None and name in names:
+            found[rate][name] = spread([*headlines(column, row).values()])
+    rows = [[f"{rate:g}", *map(own.get, names)] for rate, own in sorted(found.items())]
+    return grid(["lr", *map(label, names)], rows) + "\n"
+
+
 @cache
 def of_study(name: str) -> "Section":
     """The committed runs of a study, all in one section."""
@@ -269,6 +320,8 @@ TABLES = {
     "desk": desk,
     "claims": claims,
     "rivals": rivals,
+    "windows": windows,
+    "rates": rates,
     "cost": cost,
     "small": small,
     "apart": apart,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -342,7 +343,7 @@ def _half(part: Any, half: int) -> Any:
 
 def _made(device: torch.device) -> Record:
     """With what a run was made: the versions and the machine."""
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "zenith-optim": own_version(),
         "python": platform.python_version(),
@@ -353,6 +354,16 @@ def _made(device: torch.device) -> Record:
         "cores": os.cpu_count(),
         **_versions(),
     }
+
+
+@cache
+def _processor() -> str:
+    """The model of the processor, where Linux tells it: by it one machine differs from the next."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().split("\n\n")[0].splitlines() if file.exists() else []
+    told = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    model = [told[name] for name in ("model name", "cpu family", "model") if name in told]
+    return " ".join([platform.machine(), *model])
 
 
 def _versions() -> dict[str, str]:

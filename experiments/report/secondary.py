@@ -26,7 +26,7 @@ from experiments.report.statistics import paired
 from experiments.report.stops import STOPS, at_stop, planned_for
 from experiments.report.summary import label
 
-__all__ = ["of_block_a", "secondary", "tested", "times"]
+__all__ = ["of_block_a", "secondary", "tested", "times", "windows"]
 
 WINDOW = 500  # where a name has none
 RATES = (0.05, 0.1, 0.25)
@@ -184,8 +184,8 @@ def _ranges(column: Column, slug: str) -> dict[int, float]:
     return {s: max(v[s] for v in found) - min(v[s] for v in found) for s in sorted(seeds)}
 
 
-def _windows(column: Column) -> dict[int, str]:
-    """The rows of ZENITH that differ in the window alone, by it."""
+def windows(column: Column) -> dict[int, str]:
+    """Return the rows of ZENITH that differ in the window alone, by it."""
     own = {row: parsed(row) for row in column.runs}
     return {
         int(options.get("window", WINDOW)): row
@@ -195,19 +195,19 @@ def _windows(column: Column) -> dict[int, str]:
 
 
 def _longest_less_shortest(column: Column) -> list[float] | None:
-    windows = _windows(column)
-    if len(windows) < 2:
+    found = windows(column)
+    if len(found) < 2:
         return None
-    return paired(*(headlines(column, windows[end(windows)]) for end in (max, min)))
+    return paired(*(headlines(column, found[end(found)]) for end in (max, min)))
 
 
 def _each_window(section: Section) -> Iterator[Test]:
     for column in section.columns:
-        windows = {} if column.strength else _windows(column)
-        base = headlines(column, windows[WINDOW]) if WINDOW in windows else {}
-        for window in sorted(windows.keys() - {WINDOW}):
+        found = {} if column.strength else windows(column)
+        base = headlines(column, found[WINDOW]) if WINDOW in found else {}
+        for window in sorted(found.keys() - {WINDOW}):
             title = f"{column.title}: a window of {window}"
-            yield Test(title, paired(headlines(column, windows[window]), base))
+            yield Test(title, paired(headlines(column, found[window]), base))
 
 
 def _worse(run: Records, column: Column) -> float | None:
