@@ -18,7 +18,8 @@ __all__ = ["compute", "details", "missing", "settings"]
 
 LOSSES = (0.1, 0.03)  # of training, to which the way is measured
 _NOTE = """
-Mean ± standard deviation over the seeds; of a way, the median of steps and of the time of training.
+Mean ± standard deviation over the seeds; of a way, the median of steps and of the time of training,
+which is left out where the machine was not that of ZENITH's runs.
 The target in the last of them is the lowest headline of SGD at a constant rate over its seeds.
 """
 
@@ -73,20 +74,21 @@ def _details(column: Column) -> str:
 
 def _measured(column: Column, row: str, ways: Sequence[tuple[str, float, str]]) -> list[str]:
     runs = [column.runs[row][seed] for seed in sorted(column.runs[row])]
+    timed = column.timed(row)
     return [
         spread([*headlines(column, row).values()]),
         *(spread([each(run, column.measure) for run in runs]) for each in (chosen, best)),
         spread([final_loss(run) for run in runs], ".2g"),
-        *(_way([reach(run, target, by) for run in runs]) for by, target, _ in ways),
-        typical([_seconds(run) for run in runs]),
+        *(_way([reach(run, target, by) for run in runs], timed) for by, target, _ in ways),
+        typical([_seconds(run) for run in runs]) if timed else "-",
     ]
 
 
-def _way(reached: Sequence[Reach]) -> str:
-    """The median steps and time; the misses are the same of both."""
+def _way(reached: Sequence[Reach], timed: bool) -> str:
+    """The median steps and, where it can be compared, time; the misses are the same of both."""
     steps = typical([each.steps for each in reached], "{:,.0f} steps".format)
-    times = [each.seconds for each in reached]
-    return steps if isinf(median(times)) else f"{steps}, {duration(median(times))}"
+    seconds = median(each.seconds for each in reached)
+    return f"{steps}, {duration(seconds)}" if timed and not isinf(seconds) else steps
 
 
 def _seconds(run: Records) -> float:

@@ -54,11 +54,12 @@ def over_time(section: Section) -> Figure:
     figure, grid = panels(1 + max(map(len, section.tasks)), len(section.tasks))
     for (losses, *others), columns in zip(grid.T, section.tasks, strict=True):
         name = title(columns[0].task, columns[0].strength)
-        titled(losses, name, "seconds of training", "training loss, mean of a segment")
+        along = "seconds of training" if columns[0].timed() else "iteration"
+        titled(losses, name, along, "training loss, mean of a segment")
         logarithmic(losses, "y")
         _timed(losses, columns[0], "train_loss")
         for axes, column in zip(others, columns, strict=False):
-            titled(axes, "", "seconds of training", judged(column))
+            titled(axes, "", along, judged(column))
             _timed(axes, column, column.measure)
             if not lower_is_better(column.measure):
                 zoomed(axes)
@@ -66,9 +67,9 @@ def over_time(section: Section) -> Figure:
 
 
 def _timed(axes: Axes, column: Column, measure: str) -> None:
+    along = "seconds" if column.timed() else "step"
     for name, runs in column.runs.items():
-        line = series(runs, "evals", measure, "seconds")
-        plot(axes, line, **look(name, column.runs))
+        plot(axes, series(runs, "evals", measure, along), **look(name, column.runs))
 
 
 def schedule(section: Section) -> Figure:
@@ -105,10 +106,11 @@ def profiles(section: Section) -> Figure:
 
     The way is the median over the seeds.
     """
-    figure, grid = panels(1, 2)
     columns = [column for column in section.columns if column.target is not None]
+    fields = Reach._fields if all(column.timed() for column in columns) else ("steps",)
+    figure, grid = panels(1, len(fields))
     whole = [row for row in section.rows if all(column.runs.get(row) for column in columns)]
-    for axes, field in zip(grid[0], Reach._fields, strict=True):
+    for axes, field in zip(grid[0], fields, strict=True):
         titled(axes, field, "times those of the fastest", "share of the tasks")
         axes.set_xscale("log", base=2)
         ways = {row: [_way(column, row, field) for column in columns] for row in whole}

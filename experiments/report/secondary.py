@@ -81,7 +81,7 @@ def _ahead_of_the_best(column: Column) -> Test:
 
 
 def _sooner_than_the_soonest(column: Column) -> Test:
-    """To the accuracy that every seed of constant SGD reaches, in seconds."""
+    """To the accuracy that each seed of constant SGD reaches, in steps."""
     soonest = _best_rival(lambda column, row: -median(times(column, row).values()), column)
     if soonest is None:
         return Test(column.title, [])
@@ -96,11 +96,11 @@ def _against_the_rivals(test: Callable[[Column], Test]) -> Tests:
     )
 
 
-def times(column: Column, row: str) -> dict[int, float]:
-    """Return the seconds of each seed to the target of a column, infinite for a miss."""
+def times(column: Column, row: str, unit: str = "steps") -> dict[int, float]:
+    """Return the steps or seconds of each seed to the target of a column, infinite for a miss."""
     target = inf if column.target is None else column.target
     runs = sorted(column.runs.get(row, {}).items())
-    return {seed: reach(run, target, column.measure).seconds for seed, run in runs}
+    return {seed: getattr(reach(run, target, column.measure), unit) for seed, run in runs}
 
 
 def _of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
@@ -253,7 +253,7 @@ _CLAIMS: list[Claim] = [
     ),
     _measured(
         "S1",
-        "the soonest rival's time to SGD's accuracy by ZENITH's",
+        "the soonest rival's steps to SGD's accuracy by ZENITH's",
         _against_the_rivals(_sooner_than_the_soonest),
     ),
     *(

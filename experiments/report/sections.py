@@ -67,6 +67,17 @@ class Column(NamedTuple):
         """As tables and pictures have it."""
         return title(*self.place)
 
+    def timed(self, *rows: str) -> bool:
+        """Whether the seconds of rows, by default of all, can be held against those of ZENITH.
+
+        They can where both were made on the same kind of machine. Where there is no ZENITH, it is
+        the first row.
+        """
+        there = sorted((row for row, own in self.runs.items() if own), key=place)
+        wanted = [*there[:1], *(rows or self.runs)]
+        runs = [run for row in wanted for run in self.runs[row].values()]
+        return len({run.header.get("made", {}).get("device") for run in runs}) < 2
+
 
 class Section(NamedTuple):
     """Runs that are compared with one another.

@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +68,24 @@ def own_name(header: Record) -> str:
     return Question.of(header).name
 
 
-def place(name: str) -> tuple[bool, int, str]:
-    """Return the order of the names: ZENITH first, then as in the registry, then by options."""
-    slug = name.partition(",")[0]
-    return slug != "zenith", list(OPTIMIZERS).index(slug), name
+def place(name: str) -> tuple[bool, int, list[tuple[str, float]]]:
+    """Return the order of the names: ZENITH first, then as in the registry, then by options.
+
+    Examples:
+        >>> sorted(["zenith,window=12", "zenith,window=4", "sgd", "zenith"], key=place)
+        ['zenith', 'zenith,window=4', 'zenith,window=12', 'sgd']
+    """
+    slug, *options = name.split(",")
+    pairs = (option.partition("=")[::2] for option in options)
+    return slug != "zenith", list(OPTIMIZERS).index(slug), [(key, _size(x)) for key, x in pairs]
+
+
+def _size(value: str) -> float:
+    """A number; what is none, such as `best`, comes last."""
+    try:
+        return float(value)
+    except ValueError:
+        return inf
 
 
 def _same(header: Record, first: Record, path: Path) -> None:

@@ -11,7 +11,7 @@ from experiments.optimizers import OPTIMIZERS
 from experiments.records import Records
 from experiments.report import paper
 from experiments.report.cells import called, duration, headlines, noted, spread, unit
-from experiments.report.measures import collapse, lower_is_better, reach
+from experiments.report.measures import Reach, collapse, lower_is_better, reach
 from experiments.report.sections import Column, Section, parsed, title
 from experiments.report.statistics import (
     DRAWN,
@@ -34,7 +34,8 @@ __all__ = ["comparison", "lead", "table3", "table4", "table5"]
 
 _NOTE = """
 The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
-and the median time of training, without evaluation, to the first evaluation that is as good. Bold
+and the median time of training, without evaluation, to the first evaluation that is as good, in
+steps where the machine was not that of ZENITH's runs. Bold
 is the best mean over the seeds that all rows have, by which the ranks are too; there are none where
 a row lacks one of the tasks. A run that diverged
 counts with what guessing gives. † knows before its first step how long the run is; *out of time*
@@ -173,14 +174,19 @@ def _cell(column: Column, row: str, seeds: int, bold: bool) -> str:
     if not values:
         return "missing"
     mean = f"**{spread(values)}**" if bold else spread(values)
-    when = [
-        reach(runs[seed], value, column.measure).seconds
-        for seed, value in headlines(column, row).items()
+    reached = [
+        reach(runs[seed], value, column.measure) for seed, value in headlines(column, row).items()
     ]
     remarks = [*_collapsed(runs.values()), *_partial(len(values), seeds), *_rate(row, runs)]
     remarks += [said] if (said := _late(row, runs)) else []
-    middle = median(when)
-    return ", ".join([f"{mean} ({'-' if isinf(middle) else duration(middle)})", *remarks])
+    return ", ".join([f"{mean} ({_when(reached, column.timed(row))})", *remarks])
+
+
+def _when(reached: Sequence[Reach], timed: bool) -> str:
+    middle = median(each.seconds if timed else each.steps for each in reached)
+    if isinf(middle):
+        return "-"
+    return duration(middle) if timed else f"{middle:,.0f} steps"
 
 
 def _collapsed(runs: Iterable[Records]) -> list[str]:

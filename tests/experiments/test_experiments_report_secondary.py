@@ -39,7 +39,7 @@ def test_against_the_rivals_the_best_and_the_soonest_count(tmp_path):
     ]
     # Each is at SGD's 82 after two seconds, but for seeds from 2 on, which begin there.
     assert (
-        found["the soonest rival's time to SGD's accuracy by ZENITH's"][2] == "x 1.00 [1.00, 1.00]"
+        found["the soonest rival's steps to SGD's accuracy by ZENITH's"][2] == "x 1.00 [1.00, 1.00]"
     )
     assert found["SPS' highest by 0.1"] == ["digits", "missing", *"----"]
 

@@ -9,7 +9,7 @@ from _report import sized, trained, write
 from experiments.errors import UserError
 from experiments.optimizers import BLOCKS, OPTIMIZERS
 from experiments.question import Question
-from experiments.report import account, paper, stops, tables
+from experiments.report import account, figures, paper, stops, tables
 from experiments.report.found import gathered
 from experiments.report.sections import named, parsed, sections
 from experiments.report.study import study_report
@@ -409,6 +409,29 @@ def test_all_measures_of_a_task(tmp_path):
         ),
         "DoG": dict(zip(cells(text)["DoG"], ["DoG", "missing", *"-------"], strict=True)),
     }
+
+
+def test_seconds_are_left_out_where_the_machine_was_another(tmp_path):
+    runs = [
+        *runs_of("zenith", 90.0, made={"device": "x86_64 of a make"}),
+        *runs_of("sgd", 90.0, 91.0, made={"device": "x86_64 of a make"}),
+        *runs_of("dog", 90.0, made={"device": "x86_64 of another"}),
+        *runs_of("pal", 90.0, made={"device": "x86_64 of a make"}),
+        trained([91.0], optimizer="pal", seed=1, made={}),  # of which nobody knows
+    ]
+    (section,) = sections_of(tmp_path, runs, {"digits": ["zenith", "sgd", "dog", "pal"]})
+    times = [
+        line["digits, %"].partition("(")[2] for line in cells(tables.comparison(section)).values()
+    ]
+    assert times == ["1.0 s), 1 seed", "1.0 s)", "5 steps)", "5 steps), 1 seed"]
+    found = cells(account.details(section))
+    assert [found[row]["to 90.00 %"] for row in ("SGD", "DoG")] == ["5 steps, 1.0 s", "5 steps"]
+    assert [found[row]["whole run"] for row in ("SGD", "DoG")] == ["20.0 s", "-"]
+    (column,) = section.columns
+    assert (column.timed(), column.timed("sgd"), column.timed("pal")) == (False, True, False)
+    figure = figures.over_time(section)
+    assert {axes.get_xlabel() for axes in figure.axes if axes.get_xlabel()} == {"iteration"}
+    assert [axes.get_title() for axes in figures.profiles(section).axes] == ["steps"]
 
 
 def test_settings_missing_runs_and_machines(tmp_path):
