@@ -210,6 +210,35 @@ def rates() -> str:
     return grid(["lr", *map(label, names)], rows) + "\n"
 
 
+def beyond() -> str:
+    """What ZENITH is worth over other ways to step, and on text."""
+    from experiments.markdown import grid
+    from experiments.report.cells import headlines, spread
+    from experiments.report.measures import lower_is_better
+    from experiments.report.statistics import effect, paired, shown
+    from experiments.report.summary import label
+
+    momentum, high = ",lr=0.02,momentum=0.9", ",lr=1"
+    asked = [
+        ("momentum", *(name + momentum for name in ("zenith", "sgd", "sgd-cosine"))),
+        ("adamw", "adamw-zenith", "adamw", "adamw-cosine"),
+        ("clipping", "zenith-clip", "sgd-clip", ""),
+        ("text", *(name + high for name in ("zenith", "sgd", "sgd-cosine"))),
+        ("text", "adamw-zenith", "adamw", "adamw-cosine"),
+    ]
+    rows = []
+    for study, ours, *others in asked:
+        for column in of_study(study).columns:
+            found, lower = headlines(column, ours), lower_is_better(column.measure)
+            theirs = [headlines(column, other) for other in others]
+            ahead = [paired(*((own, found) if lower else (found, own))) for own in theirs]
+            leads = [shown(effect(each)) if each else "-" for each in ahead]
+            level = spread([*found.values()], ".3f" if lower else ".2f")
+            rows.append([label(ours), column.title, level, f"{len(found)}", *leads])
+    head = ["", "task", "accuracy, %, or loss", "seeds", "ahead of the constant rate", "of cosine"]
+    return grid(head, rows, words=2) + "\n"
+
+
 @cache
 def of_study(name: str) -> "Section":
     """The committed runs of a study, all in one section."""
@@ -320,6 +349,7 @@ TABLES = {
     "desk": desk,
     "claims": claims,
     "rivals": rivals,
+    "beyond": beyond,
     "windows": windows,
     "rates": rates,
     "cost": cost,
