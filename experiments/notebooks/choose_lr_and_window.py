@@ -118,5 +118,5 @@ Image(picture("figure6", sections(tried)[0]))
 # %% [markdown]
 # In the runs shown here the replay is right about when the rate begins to fall, and not about where
 # it ends: there the shortest window ends lowest, here the longest. The windows are less apart than
-# the rates above, and the one that validation would choose is the worst on the test images (lowest
-# panel). So one seed chooses no window, and nothing here is a reason to leave the default.
+# the rates above, and the one that validation would choose is not the best on the test images
+# (lowest panel). So one seed chooses no window, and nothing here is a reason to leave the default.
