@@ -151,7 +151,7 @@ def rivals() -> str:
             spread([*found[row].values()]),
             f"{len(found[row])}",
             "" if row == "zenith" else shown(leads[row]),
-            typical([*times(column, row, "seconds").values()]),
+            typical([*times(column, row, "seconds").values()]) if column.timed(row) else "-",
         ]
         for row in sorted(leads, key=lambda row: leads[row].mean)
     ]

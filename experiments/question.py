@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from experiments.records import Record
 
-__all__ = ["Question"]
+__all__ = ["Question", "named", "parsed"]
 
 
 _SIZES = ("hours", "epochs", "batch")  # of a run, where they are not its task's own
@@ -71,3 +71,20 @@ class Question:
     def path(self, task: str) -> Path:
         """Return where the records lie: `TASK/NAME/seed-N.jsonl`."""
         return Path(task, self.name, f"seed-{self.seed}.jsonl")
+
+
+def parsed(name: str) -> tuple[str, dict[str, str]]:
+    """Return the optimizer in the name of a question, and its options as they are written there.
+
+    Examples:
+        >>> parsed("zenith,lr=0.2,window=50")
+        ('zenith', {'lr': '0.2', 'window': '50'})
+    """
+    slug, *options = name.split(",")
+    pairs = (option.partition("=") for option in options)
+    return slug, {key: value for key, _, value in pairs}
+
+
+def named(slug: str, options: Mapping[str, str]) -> str:
+    """Return the name for `parsed`; an option without a value stands alone."""
+    return ",".join([slug, *(f"{key}={value}".rstrip("=") for key, value in options.items())])

@@ -1,6 +1,5 @@
 """One run: one model, one optimizer, one seed."""
 
-import os
 import platform
 import sys
 import time
@@ -10,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +20,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from experiments import parallel, probes
 from experiments.errors import UserError
+from experiments.machine import cores, processor
 from experiments.optimizers import OPTIMIZERS, Recipe, Setting, recipe
 from experiments.question import Question
 from experiments.records import Record
@@ -343,7 +342,7 @@ def _half(part: Any, half: int) -> Any:
 
 def _made(device: torch.device) -> Record:
     """With what a run was made: the versions and the machine."""
-    named = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    named = torch.cuda.get_device_name(device) if device.type == "cuda" else processor()
     return {
         "zenith-optim": own_version(),
         "python": platform.python_version(),
@@ -351,19 +350,9 @@ def _made(device: torch.device) -> Record:
         "device": named,
         "threads": torch.get_num_threads(),
         "clock": _clock(device).__name__,
-        "cores": os.cpu_count(),
+        "cores": cores(),
         **_versions(),
     }
-
-
-@cache
-def _processor() -> str:
-    """The model of the processor, where Linux tells it: by it one machine differs from the next."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().split("\n\n")[0].splitlines() if file.exists() else []
-    told = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
-    model = [told[name] for name in ("model name", "cpu family", "model") if name in told]
-    return " ".join([platform.machine(), *model])
 
 
 def _versions() -> dict[str, str]:

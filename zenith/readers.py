@@ -1,11 +1,13 @@
 """Numbers that a training run has logged, read from whatever wrote them."""
 
 import csv
+import gzip
 import io
 import json
 import math
 import os
 import re
+import zlib
 from codecs import getincrementaldecoder
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -52,7 +54,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     Of the `trainer_state.json` of Hugging Face's Trainer these are its `log_history`; of an object
     of lists, what stands at the same place in each; of a text log, the JSON objects that end its
     lines, as fairseq writes them. A last line that was cut off is left out, and so are lines
-    without a delimiter above the header of a CSV file.
+    without a delimiter above the header of a CSV file. Any of them may be gzipped.
 
     Raises:
         OSError: if the file cannot be read.
@@ -60,7 +62,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     """
     try:
         # A decoder that waits for more leaves out a last character that was cut off.
-        text = getincrementaldecoder("utf-8-sig")().decode(path.read_bytes())
+        text = getincrementaldecoder("utf-8-sig")().decode(_content(path))
     except UnicodeDecodeError:
         raise ValueError(f"{path}: neither CSV nor JSON lines") from None
     text = io.StringIO(text, newline=None).read().strip(" \r\t\0")
@@ -96,6 +98,16 @@ def series(path: Path, column: str | None = None) -> Series:
     steps, values = zip(*kept, strict=True)
     replaced, counted = len(table[name]) - len(kept), any(entry.counted for entry in table[name])
     return Series(name, list(steps), list(values), replaced, counted)
+
+
+def _content(path: Path) -> bytes:
+    content = path.read_bytes()
+    if not content.startswith(b"\x1f\x8b"):
+        return content
+    try:
+        return gzip.decompress(content)
+    except (OSError, EOFError, zlib.error):
+        raise ValueError(f"{path}: not a sound gzip file") from None
 
 
 def _json(text: str, path: Path) -> Iterator[dict[str, Any]]:

@@ -1,10 +1,10 @@
 """What the tables of cost have in common: networks, and variants with a baseline each."""
 
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from experiments.cost.paired import cores, differences, quartiles, ratios, spread
+from experiments.cost.paired import differences, quartiles, ratios, spread
+from experiments.machine import cores, processor
 from experiments.markdown import grid
 from experiments.tasks import shapes
 from zenith import ZenithState
@@ -18,7 +18,7 @@ _MEASURES = {"milliseconds": "", "step milliseconds": "step: "}
 
 def made(**versions: Any) -> Document:
     """With what a document was made: the machine, and what else there is to say."""
-    return {"processor": platform.machine(), "cores": cores(), **versions}
+    return {"processor": processor(), "cores": cores(), **versions}
 
 
 def full(window: int) -> ZenithState:

@@ -6,7 +6,6 @@ A process that has one core (`taskset -c 0`) is timed by its own clock, which le
 programs take of that core.
 """
 
-import os
 import random
 import statistics
 import sys
@@ -14,15 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["clock", "cores", "differences", "interleaved", "now", "quartiles", "ratios", "spread"]
+from experiments.machine import cores
+
+__all__ = ["clock", "differences", "interleaved", "now", "quartiles", "ratios", "spread"]
 
 T = TypeVar("T")
 Quartiles = dict[str, float]
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def now() -> float:

@@ -20,6 +20,7 @@ from pathlib import Path
 from IPython.display import Image
 
 from experiments.pool import Cell, Place, run_all
+from experiments.records import paths
 from experiments.report.figures import picture
 from experiments.report.found import Tasks, gathered
 from experiments.report.measures import final_loss, headline
@@ -91,11 +92,8 @@ Image(picture("figure3gh", sections(tried)[0]))
 # norms make; a run of ZENITH has norms of its own.
 
 # %%
-(log,) = (
-    Path(OUT, cell.question.path(cell.task))
-    for cell in rates
-    if cell.question.optimizer == "sgd" and not cell.question.options
-)
+(sgd,) = (cell for cell in rates if cell.question.optimizer == "sgd" and not cell.question.options)
+log, *_ = paths(Path(OUT, sgd.question.path(sgd.task)).parent)  # the first is of seed 0
 norms = series(log)
 print(table([replay(norms, window).summary(lr=0.1) for window in WINDOWS]))
 print(*(f"warning: {line}" for line in warnings(norms, WINDOWS)), sep="\n")

@@ -7,11 +7,12 @@ from statistics import median
 
 from experiments.markdown import grid
 from experiments.optimizers import OPTIMIZERS
+from experiments.question import parsed
 from experiments.records import Records
 from experiments.report.cells import called, duration, headlines, noted, spread, typical, unit
 from experiments.report.found import Tasks
 from experiments.report.measures import Reach, best, chosen, final_loss, reach
-from experiments.report.sections import Column, Section, parsed
+from experiments.report.sections import Column, Section
 from experiments.report.summary import place
 
 __all__ = ["compute", "details", "missing", "settings"]

@@ -7,9 +7,10 @@ import numpy as np
 from scipy import stats
 
 from experiments.markdown import grid
+from experiments.question import parsed
 from experiments.report.cells import noted
 from experiments.report.measures import headline, moment
-from experiments.report.sections import Column, Section, parsed, without
+from experiments.report.sections import Column, Section, without
 
 __all__ = ["LEAST", "MOMENTS", "PAIRS", "correlations", "each", "spearman"]
 

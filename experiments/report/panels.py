@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
+from experiments.question import parsed
 from experiments.records import Records
 from experiments.report.cells import unit
 from experiments.report.measures import spoken
 from experiments.report.picture import curve
-from experiments.report.sections import Column, Section, parsed
+from experiments.report.sections import Column, Section
 from experiments.report.style import colour, dash, shades
 from experiments.report.summary import label
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from experiments.optimizers import OPTIMIZERS
+from experiments.question import parsed
 from experiments.records import Record
 from experiments.report.measures import spoken
 from experiments.report.style import colour, rendered
@@ -97,7 +98,7 @@ def _lines(runs: Runs, name: str, kind: Literal["steps", "evals"]) -> list[Recor
 
 def _plot(axes: Axes, curve: Curve, name: str, label: str = "") -> None:
     axes.fill_between(curve.x, curve.low, curve.high, color=colour(name), alpha=0.15, linewidth=0)
-    dash = OPTIMIZERS[name.partition(",")[0]].dash
+    dash = OPTIMIZERS[parsed(name)[0]].dash
     axes.plot(curve.x, curve.mean, color=colour(name), linestyle=dash, label=label)
 
 

@@ -7,6 +7,7 @@ from math import inf, log
 from statistics import fmean, median
 
 from experiments.optimizers import BLOCKS, OPTIMIZERS
+from experiments.question import parsed
 from experiments.records import Records
 from experiments.report.cells import headlines
 from experiments.report.claims import (
@@ -21,7 +22,7 @@ from experiments.report.claims import (
 )
 from experiments.report.correlations import LEAST, MOMENTS, PAIRS, each
 from experiments.report.measures import reach
-from experiments.report.sections import Column, Section, listed, parsed, without
+from experiments.report.sections import Column, Section, listed, without
 from experiments.report.statistics import paired
 from experiments.report.stops import STOPS, at_stop, planned_for
 from experiments.report.summary import label

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from experiments.optimizers import BLOCKS, OPTIMIZERS
-from experiments.question import Question
+from experiments.question import Question, named, parsed
 from experiments.records import Records
 from experiments.report.found import Tasks
 from experiments.report.measures import headline, lower_is_better, main_measures, spoken
@@ -18,8 +18,6 @@ __all__ = [
     "Place",
     "Section",
     "listed",
-    "named",
-    "parsed",
     "sections",
     "title",
     "without",
@@ -131,23 +129,6 @@ def title(task: str, strength: str = "", measure: str = "") -> str:
     """
     named = f"{task}, L2 {strength}" if strength else task
     return f"{named}, {spoken(measure)}" if measure else named
-
-
-def parsed(name: str) -> tuple[str, dict[str, str]]:
-    """Return the optimizer in a name, and its options as they are written there.
-
-    Examples:
-        >>> parsed("zenith,lr=0.2,window=50")
-        ('zenith', {'lr': '0.2', 'window': '50'})
-    """
-    slug, *options = name.split(",")
-    pairs = (option.partition("=") for option in options)
-    return slug, {key: value for key, _, value in pairs}
-
-
-def named(slug: str, options: Mapping[str, str]) -> str:
-    """Return the name for `parsed`; an option without a value stands alone."""
-    return ",".join([slug, *(f"{key}={value}".rstrip("=") for key, value in options.items())])
 
 
 def without(row: str, option: str) -> tuple[str, float | None]:

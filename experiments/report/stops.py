@@ -12,11 +12,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.markdown import grid
+from experiments.question import named, parsed
 from experiments.records import Record, Records
 from experiments.report.cells import noted, spread
 from experiments.report.measures import valued
 from experiments.report.panels import Line, look, panels, plot, series, titled, zoomed
-from experiments.report.sections import Column, Section, named, parsed
+from experiments.report.sections import Column, Section
 from experiments.report.statistics import effect, paired, shown
 from experiments.report.summary import label
 

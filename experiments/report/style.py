@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from experiments.optimizers import OPTIMIZERS
-from experiments.report.sections import parsed
+from experiments.question import parsed
 
 __all__ = ["colour", "dash", "rendered", "shades"]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from experiments.errors import UserError
 from experiments.optimizers import OPTIMIZERS
-from experiments.question import Question
+from experiments.question import Question, parsed
 from experiments.records import Record, Records, rounded
 from experiments.report.measures import main_measure
 
@@ -75,9 +75,9 @@ def place(name: str) -> tuple[bool, int, list[tuple[str, float]]]:
         >>> sorted(["zenith,window=12", "zenith,window=4", "sgd", "zenith"], key=place)
         ['zenith', 'zenith,window=4', 'zenith,window=12', 'sgd']
     """
-    slug, *options = name.split(",")
-    pairs = (option.partition("=")[::2] for option in options)
-    return slug != "zenith", list(OPTIMIZERS).index(slug), [(key, _size(x)) for key, x in pairs]
+    slug, options = parsed(name)
+    sizes = [(key, _size(value)) for key, value in options.items()]
+    return slug != "zenith", list(OPTIMIZERS).index(slug), sizes
 
 
 def _size(value: str) -> float:
@@ -106,7 +106,7 @@ def label(name: str) -> str:
 
 def plans(name: str) -> bool:
     """Whether an optimizer knows before its first step how long the run is."""
-    return OPTIMIZERS[name.partition(",")[0]].horizon
+    return OPTIMIZERS[parsed(name)[0]].horizon
 
 
 def late(name: str, stopped: int, runs: int) -> str:
@@ -190,7 +190,7 @@ def _row(runs: Runs, name: str, seeds: Sequence[int], segments: int, measure: st
 
 def reference(names: Iterable[str]) -> str | None:
     """Return the name of the one that the overhead of the others is over: the first of SGD."""
-    return next((name for name in names if name.partition(",")[0] == "sgd"), None)
+    return next((name for name in names if parsed(name)[0] == "sgd"), None)
 
 
 def _together(run: Records, name: str | None) -> bool:

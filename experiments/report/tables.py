@@ -8,11 +8,12 @@ from statistics import fmean, median
 
 from experiments.markdown import grid
 from experiments.optimizers import OPTIMIZERS
+from experiments.question import parsed
 from experiments.records import Records
 from experiments.report import paper
 from experiments.report.cells import called, duration, headlines, noted, spread, unit
 from experiments.report.measures import Reach, collapse, lower_is_better, reach
-from experiments.report.sections import Column, Section, parsed, title
+from experiments.report.sections import Column, Section, title
 from experiments.report.statistics import (
     DRAWN,
     EXACT,

@@ -1,5 +1,6 @@
 """What is read from other programs' logs."""
 
+import gzip
 import json
 import math
 import os
@@ -294,6 +295,16 @@ def test_an_array_and_one_indented_document(tmp_path):
     assert series(path) == ("grad_norm", [3], [2.5], 0, False)
     path.write_text(json.dumps({"step": 3, "grad_norm": 10**400}, indent=2))
     assert series(path) == ("grad_norm", [3], [math.inf], 0, False)
+
+
+def test_a_log_may_be_gzipped(tmp_path):
+    path = write_csv(tmp_path / "log.csv", ["step", "grad_norm"], [1, 3.0], [2, 5.0])
+    packed = gzip.compress(path.read_bytes())
+    (tmp_path / "log.csv.gz").write_bytes(packed)
+    assert series(tmp_path / "log.csv.gz") == ("grad_norm", [1, 2], [3, 5], 0, False)
+    (tmp_path / "log.csv.gz").write_bytes(packed[:-9])
+    with pytest.raises(ValueError, match=r"log\.csv\.gz: not a sound gzip file"):
+        series(tmp_path / "log.csv.gz")
 
 
 def test_our_own_norm_is_preferred(tmp_path):

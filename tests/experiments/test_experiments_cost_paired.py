@@ -64,7 +64,7 @@ def test_a_process_with_one_core_is_timed_by_its_own_clock(monkeypatch, cores, m
 
 def test_the_cores_are_those_that_the_process_may_use():
     code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-    code += "from experiments.cost.paired import cores; print(cores())"
+    code += "from experiments.machine import cores; print(cores())"
     process = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )

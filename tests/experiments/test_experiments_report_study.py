@@ -8,10 +8,10 @@ from _report import sized, trained, write
 
 from experiments.errors import UserError
 from experiments.optimizers import BLOCKS, OPTIMIZERS
-from experiments.question import Question
+from experiments.question import Question, named, parsed
 from experiments.report import account, figures, paper, stops, tables
 from experiments.report.found import gathered
-from experiments.report.sections import named, parsed, sections
+from experiments.report.sections import sections
 from experiments.report.study import study_report
 from experiments.report.summary import grouped
 

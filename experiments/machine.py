@@ -1,0 +1,24 @@
+"""What this machine is, as far as the system tells."""
+
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+
+__all__ = ["cores", "processor"]
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+@cache
+def processor() -> str:
+    """The model of the processor, where Linux tells it: by it one machine differs from the next."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().split("\n\n")[0].splitlines() if file.exists() else []
+    told = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    model = [told[name] for name in ("model name", "cpu family", "model") if name in told]
+    return " ".join([platform.machine(), *model])
