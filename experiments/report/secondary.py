@@ -27,7 +27,7 @@ from experiments.report.statistics import paired
 from experiments.report.stops import STOPS, at_stop, planned_for
 from experiments.report.summary import label
 
-__all__ = ["of_block_a", "secondary", "tested", "times", "windows"]
+__all__ = ["secondary", "tested", "times", "windows"]
 
 WINDOW = 500  # where a name has none
 RATES = (0.05, 0.1, 0.25)
@@ -157,7 +157,7 @@ def _rated_to(row: str) -> bool:
     return _rated(row) and (without(row, "lr")[1] or inf) <= FLAT
 
 
-def of_block_a(row: str) -> bool:
+def _of_block_a(row: str) -> bool:
     """Whether a row is one of the optimizers as the paper has them."""
     return row in listed("A")
 
@@ -239,7 +239,7 @@ def _against(
         yield Claim(name, says, compared(first, other, accuracy), tie, kind)
 
 
-_by_loss = partial(_correlated, of_block_a, pair="sharpness and accuracy", sign=-1)
+_by_loss = partial(_correlated, _of_block_a, pair="sharpness and accuracy", sign=-1)
 _MOMENTUM, _AT_1 = ",lr=0.02,momentum=0.9", ",lr=1"
 _SIGNALS = ("signal-halves", "signal-loss", "sasa")
 _ABLATIONS = [f"ablation-{what}" for what in ("exponential", "first", "late", "layers")]
