@@ -152,7 +152,7 @@ def rivals(task: str, block: str) -> str:
             spread([*found[row].values()]),
             f"{len(found[row])}",
             "" if row == zenith else shown(leads[row]),
-            typical([*times(column, row, "seconds").values()]) if column.timed(row) else "-",
+            typical([*times(column, row).values()], "{:,.0f} steps".format),
         ]
         for row in sorted(leads, key=lambda row: leads[row].mean)
     ]
@@ -243,11 +243,13 @@ def beyond() -> str:
 @cache
 def of_study(name: str) -> "Section":
     """The committed runs of a study, all in one section."""
-    from experiments.report.found import gathered
+    from experiments.report.found import complete, gathered
     from experiments.report.sections import sections
     from experiments.study import wanted
 
-    (section,) = sections(gathered(RESULTS, wanted(name, "desk")), apart=False)
+    rows = wanted(name, "desk")
+    tasks = gathered(RESULTS, rows)
+    (section,) = sections(tasks, apart=False, complete=complete(tasks, rows))
     return section
 
 

@@ -20,5 +20,6 @@ def processor() -> str:
     file = Path("/proc/cpuinfo")
     lines = file.read_text().split("\n\n")[0].splitlines() if file.exists() else []
     told = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
-    model = [told[name] for name in ("model name", "cpu family", "model") if name in told]
-    return " ".join([platform.machine(), *model])
+    names = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
+    model = [told[name] for name in names if name in told]
+    return " ".join([platform.machine(), *(model or [platform.processor()])]).strip()

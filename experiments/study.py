@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from experiments.errors import UserError
+from experiments.errors import UserError, explained
 from experiments.optimizers import recipe
 from experiments.pool import Cell, Place, run_all
 from experiments.records import paths
@@ -22,11 +22,13 @@ DONE, FAILED, INTERRUPTED = 0, 2, 130
 
 def run(options: Namespace) -> int:
     """Make the runs that are not there yet, and report; return the exit code, 130 after Ctrl-C."""
-    asked = cells(_checked(options.name), options.scale, options.seeds)
+    asked = cells(_checked(options.name, "table1"), options.scale, options.seeds)
     if options.tasks:
         asked = _of(asked, options.tasks.split(","))
     _import_what_they_need(asked)
     device = checked_device(options.device)
+    with explained(f"`--out` must be a folder to write to, got {options.out}"):
+        options.out.mkdir(parents=True, exist_ok=True)
     place = Place(options.out, options.data, device, options.jobs, options.weights)
     with interruptible() as stopped:
         failures = run_all(asked, place, stopped)
@@ -87,7 +89,8 @@ def _import_what_they_need(asked: Sequence[Cell]) -> None:
         import_module(str(module))
 
 
-def _checked(name: str) -> str:
+def _checked(name: str, *others: str) -> str:
     if name not in STUDIES:
-        raise UserError(f"`study` must be one of table1, {', '.join(STUDIES)}, got {name!r}")
+        known = ", ".join([*others, *STUDIES])
+        raise UserError(f"`study` must be one of {known}, got {name!r}")
     return name

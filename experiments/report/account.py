@@ -20,7 +20,7 @@ __all__ = ["compute", "details", "missing", "settings"]
 LOSSES = (0.1, 0.03)  # of training, to which the way is measured
 _NOTE = """
 Mean ± standard deviation over the seeds; of a way, the median of steps and of the time of training,
-which is left out where the machine was not that of ZENITH's runs.
+which is left out where the machine was not that of ZENITH's runs, or is not known.
 The target in the last of them is the lowest headline of SGD at a constant rate over its seeds.
 """
 

@@ -35,7 +35,8 @@ interval, or (x) a ratio. p is that of all flips of the signs, then the same aft
 {tests}. *Held* is a claim at p below 0.05; a tie is held too where the difference is shown to be
 less than {margin} points, by two one-sided tests with a Holm of their own over the {alike}. A miss
 of a target is infinite; where there is one, pairs are compared by their order alone. *Too few
-seeds* could show nothing, whatever came out; what is *measured* is not tested.
+seeds* could show nothing, whatever came out; what is *measured* is not tested. While any run of
+the study is missing, all of it is *under way*.
 """
 
 
@@ -94,27 +95,32 @@ def table(rows: Sequence[Sequence[str]], tests: str, alike: str) -> str:
 def judged(family: Iterable[Claim], section: Section) -> tuple[list[list[str]], int, int]:
     """Return a row for each test of some claims, with Holm over all of them.
 
+    A test whose runs are missing counts there with a p of 1, and as long as any run of the study
+    is missing there is no verdict.
+
     Returns:
         The rows, and of how many tests, and of how many of equivalence, that Holm is.
     """
     made = [
         (claim, test, _effect(claim, test)) for claim in family for test in claim.tests(section)
     ]
-    counted = [(claim, test, own) for claim, test, own in made if own and claim.tested]
-    found = [own for _, _, own in counted]
-    margins = [own.p_equivalent for claim, test, own in counted if _in_points(claim, test)]
-    ps, alike = iter(holm([own.p for own in found])), iter(holm(margins))
+    tested = [each for each in made if each[0].tested]
+    margins = [own for claim, test, own in tested if _in_points(claim, test)]
+    ps = iter(holm([own.p if own else 1.0 for *_, own in tested]))
+    alike = iter(holm([own.p_equivalent if own else 1.0 for own in margins]))
     rows = []
     for claim, test, own in made:
+        p = next(ps) if claim.tested else 1.0
+        same = next(alike) if claim.tested and _in_points(claim, test) else 1.0
         cells = ["missing", *"----"]
-        if own and not claim.tested:
+        if own:
             cells = [f"{own.pairs}", _shown(claim, test, own), "-", "-", "measured"]
-        elif own:
-            p, same = next(ps), next(alike) if _in_points(claim, test) else 1.0
-            cells = [f"{own.pairs}", _shown(claim, test, own), f"{own.p:.2g}", f"{p:.2g}"]
-            cells.append(_became(claim, _said(verdict(own, p, same), own.pairs, len(found))))
+        if own and claim.tested:
+            said = _said(verdict(own, p, same), own.pairs, len(tested))
+            word = _became(claim, said) if section.complete else "under way"
+            cells[2:] = [f"{own.p:.2g}", f"{p:.2g}", word]
         rows.append([claim.name, claim.says, test.title, *cells])
-    return rows, len(found), len(margins)
+    return rows, len(tested), len(margins)
 
 
 def compared(

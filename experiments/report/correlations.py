@@ -74,7 +74,7 @@ def each(
 
 def _points(column: Column, seed: int, loss: float | None) -> Iterator[Point]:
     """Of each row that has a sharpness; NaN where it has no rate of its own."""
-    for row, runs in column.runs.items():
+    for row, runs in column.distinct.runs.items():
         line = moment(runs[seed], "sharpness", loss) if seed in runs else None
         if line is None:
             continue

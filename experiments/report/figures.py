@@ -45,7 +45,7 @@ def picture(name: str, section: Section) -> bytes:
     """Return one of `FIGURES` as a PNG, the same bytes for the same records."""
     drawn = FIGURES[name]
     having = [column for column in section.columns if _has(column, drawn.needs)]
-    shown = section._replace(columns=having or section.columns)
+    shown = section._replace(columns=[each.distinct for each in having or section.columns])
     return rendered(lambda: finished(drawn.draw(shown)), _SIZES)
 
 
@@ -190,7 +190,8 @@ FIGURES: Mapping[str, Drawn] = {
         "Accuracy when stopped at a part of the run",
         horizon,
         "What was cooled down stands where that ends, a tenth of the run after it began; the last "
-        "evaluation of each run that was planned to end there, in every panel as it is.",
+        "evaluation of each run that was planned to end there, in every panel as it is. Means over "
+        "the seeds that all lines of a task have.",
     ),
     "noise": Drawn(
         "The share of noise in the norm of a batch's gradient", noise, needs="noise_share"

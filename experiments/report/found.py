@@ -8,7 +8,7 @@ from experiments.records import Records, paths, read
 from experiments.report.summary import Runs, grouped, own_name, place
 from experiments.terminal import say
 
-__all__ = ["Tasks", "gathered", "sound"]
+__all__ = ["Tasks", "complete", "gathered", "sound"]
 
 Tasks = Mapping[str, Runs]  # by task; a name without a run is one that is missing
 
@@ -55,12 +55,21 @@ def gathered(folder: Path, rows: Mapping[str, Mapping[str, int]]) -> Tasks:
     return tasks
 
 
+def complete(tasks: Tasks, rows: Mapping[str, Mapping[str, int]]) -> bool:
+    """Return whether every run is there that `gathered` was asked for with these `rows`."""
+    return all(
+        len(tasks[task][name]) == seeds for task, own in rows.items() for name, seeds in own.items()
+    )
+
+
 def _gathered(folder: Path, seeds: Mapping[str, int]) -> Runs:
     there = [folder / name for name in sorted(seeds) if any((folder / name).glob("seed-*.jsonl*"))]
     found = sound((path for place in there for path in paths(place)), ended=True)
     for path, run in found.items():
         if own_name(run.header) != path.parent.name:
             raise UserError(f"{path}: is a run of {own_name(run.header)}, which its folder is not")
+        if path.name.split(".")[0] != f"seed-{run.header['seed']}":
+            raise UserError(f"{path}: is a run of seed {run.header['seed']}, by its first line")
     asked = {p: run for p, run in found.items() if run.header["seed"] < seeds[p.parent.name]}
     runs = grouped(asked)
     return {name: runs.get(name, {}) for name in sorted(seeds, key=place)}

@@ -5,6 +5,7 @@ from functools import partial
 from itertools import groupby
 from math import inf, log
 from statistics import fmean, median
+from typing import Any
 
 from experiments.optimizers import BLOCKS, OPTIMIZERS
 from experiments.question import parsed
@@ -65,7 +66,7 @@ def _rivals(column: Column) -> list[str]:
     return [slug for slug in own if slug not in ("zenith", "sgd") and slug in column.runs]
 
 
-def _best_rival(score: Callable[[Column, str], float], column: Column) -> str | None:
+def _best_rival(score: Callable[[Column, str], Any], column: Column) -> str | None:
     """The one with the highest score, of those that have a run."""
     there = [row for row in _rivals(column) if column.runs[row]]
     return max(there, key=lambda row: score(column, row), default=None)
@@ -83,12 +84,18 @@ def _ahead_of_the_best(column: Column) -> Test:
 
 def _sooner_than_the_soonest(column: Column) -> Test:
     """To the accuracy that each seed of constant SGD reaches, in steps."""
-    soonest = _best_rival(lambda column, row: -median(times(column, row).values()), column)
+    soonest = _best_rival(_soonness, column)
     if soonest is None:
         return Test(column.title, [])
     ours, theirs = times(column, "zenith"), times(column, soonest)
     both = [(-log(ours[seed]), -log(theirs[seed])) for seed in ours if seed in theirs]
     return differences(f"{column.title}: {label(soonest)}", both)
+
+
+def _soonness(column: Column, row: str) -> tuple[float, float]:
+    """Minus the median of the steps; among equal ones, minus the mean of their logarithms."""
+    steps = times(column, row).values()
+    return -median(steps), -fmean(map(log, steps))
 
 
 def _against_the_rivals(test: Callable[[Column], Test]) -> Tests:

@@ -68,13 +68,39 @@ class Column(NamedTuple):
     def timed(self, *rows: str) -> bool:
         """Whether the seconds of rows, by default of all, can be held against those of ZENITH.
 
-        They can where both were made on the same kind of machine. Where there is no ZENITH, it is
-        the first row.
+        They can where both were made on the same kind of machine, and the records say which: the
+        first ones that were made have the architecture alone. Where there is no ZENITH, it is the
+        first row.
         """
         there = sorted((row for row, own in self.runs.items() if own), key=place)
         wanted = [*there[:1], *(rows or self.runs)]
         runs = [run for row in wanted for run in self.runs[row].values()]
-        return len({run.header.get("made", {}).get("device") for run in runs}) < 2
+        devices = {run.header.get("made", {}).get("device", "") for run in runs}
+        return len(devices) == 1 and " " in devices.pop()
+
+    def copied(self, row: str) -> str | None:
+        """Return the row which one at the best rate repeats, if it has one."""
+        runs, best = self.runs.get(row), parsed(row)[1].get("lr") == "best"
+        same = (other for other, own in self.runs.items() if own and own is runs and other != row)
+        return next(same, None) if best else None
+
+    @property
+    def paired(self) -> "Column":
+        """With those seeds alone that every row has which has any."""
+        there = [{*own} for own in self.runs.values() if own]
+        seeds = set.intersection(*there) if there else set()
+        runs = {
+            row: {seed: run for seed, run in own.items() if seed in seeds}
+            for row, own in self.runs.items()
+        }
+        return self._replace(runs=runs)
+
+    @property
+    def distinct(self) -> "Column":
+        """Without the rows that repeat another."""
+        return self._replace(
+            runs={row: own for row, own in self.runs.items() if not self.copied(row)}
+        )
 
 
 class Section(NamedTuple):
@@ -84,11 +110,13 @@ class Section(NamedTuple):
         title: what they have in common; "" where there is but one section.
         columns: the tasks.
         seeds: how many runs there should be of each.
+        complete: whether every run of the study is there.
     """
 
     title: str
     columns: Sequence[Column]
     seeds: int
+    complete: bool = True
 
     @property
     def rows(self) -> list[str]:
@@ -144,7 +172,11 @@ def without(row: str, option: str) -> tuple[str, float | None]:
 
 
 def sections(
-    tasks: Tasks, seeds: int | None = None, best_rate: Sequence[str] = (), apart: bool = True
+    tasks: Tasks,
+    seeds: int | None = None,
+    best_rate: Sequence[str] = (),
+    apart: bool = True,
+    complete: bool = True,
 ) -> list[Section]:
     """Return the runs as they may be compared, none of block A with one of B.
 
@@ -155,16 +187,19 @@ def sections(
             `lr=best`: on each task the rate whose mean validation is best. Those of their rates
             that are not in `BLOCKS` have no row of their own.
         apart: keep the blocks apart; else there is one section.
+        complete: whether these are all that there should be.
     """
     every = [own for runs in tasks.values() for own in runs.values()]
     seeds = seeds or max(map(len, every))
     columns = [column for task, runs in tasks.items() for column in _columns(task, runs)]
     columns = [column._replace(runs=_chosen(column.runs, best_rate)) for column in columns]
     if not apart:
-        return [Section("", columns, seeds)]
+        return [Section("", columns, seeds, complete)]
     own = {block for column in columns for row in column.runs for block in _only(row)}
-    found = [Section(_TITLES[block], _within(columns, block), seeds) for block in sorted(own)]
-    return found if len(found) > 1 else [Section("", columns, seeds)]
+    found = [
+        Section(_TITLES[block], _within(columns, block), seeds, complete) for block in sorted(own)
+    ]
+    return found if len(found) > 1 else [Section("", columns, seeds, complete)]
 
 
 def _columns(task: str, runs: Runs) -> list[Column]:

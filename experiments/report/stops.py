@@ -33,11 +33,11 @@ STOPS = (20, 40, 60, 80, 100)
 COOLDOWN = 10  # % of the run
 _NEAR = 0.5  # %: an evaluation that is no farther from a stop is at it
 _NOTE = """
-Test accuracy, the mean over the seeds ± their standard deviation, of one evaluation: that at so
-many percent of the epochs. A cooldown that is shown there began {} % of the run before, so that
-what stands in a column has trained for as long. *Planned* is the last evaluation of a run whose
-schedule was planned to end there, and against it stands the mean of the differences over the seeds
-that both have, with its 95 % interval. An average begins with the weights after the first step,
+Test accuracy, the mean over the seeds that all have ± their standard deviation, of one evaluation:
+that at so many percent of the epochs. A cooldown that is shown there began {} % of the run before,
+so that what stands in a column has trained for as long. *Planned* is the last evaluation of a run
+whose schedule was planned to end there, and against it stands the mean of the differences with its
+95 % interval. An average begins with the weights after the first step,
 and for some 2,000 steps these are a part of it.
 """
 _SHARES = """
@@ -55,7 +55,8 @@ def planned(column: Column, row: str) -> bool:
 def horizon(section: Section) -> Figure:
     """The accuracy when stopped at any part of the run: as it is, averaged, after a cooldown."""
     figure, axes = panels(len(section.columns), len(STOPPED))
-    for across, column in zip(axes, section.columns, strict=True):
+    for across, every in zip(axes, section.columns, strict=True):
+        column = every.paired
         for panel, (measure, how) in zip(across, STOPPED.items(), strict=True):
             titled(panel, f"{column.title}, {how}", "stopped at % of the run", "test accuracy, %")
             rows = [row for row in column.runs if not planned(column, row)]
@@ -78,7 +79,7 @@ def stops(section: Section) -> str:
     Those that a task has no evaluation at are "-".
     """
     base = section.reference
-    tables = [_stops(column, base) for column in section.columns]
+    tables = [_stops(column.paired, base) for column in section.columns]
     return noted("\n\n".join(tables), _NOTE.format(COOLDOWN))
 
 
@@ -113,7 +114,9 @@ def _stops(column: Column, base: str | None) -> str:
             for (row, measure), ours in found.items()
             if row == base and any(ours)
         ]
-    return grid([column.title, "how", *(f"{stop} %" for stop in STOPS)], rows, words=2)
+    seeds = len({seed for own in column.runs.values() for seed in own})
+    head = [f"{column.title}, {seeds} seed{'s' * (seeds != 1)}", "how"]
+    return grid([*head, *(f"{stop} %" for stop in STOPS)], rows, words=2)
 
 
 def _line(measure: str, across: Sequence[Mapping[int, float]], most: int) -> list[str]:

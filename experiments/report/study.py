@@ -7,7 +7,7 @@ from experiments.errors import explained
 from experiments.report import account, claims, stops, tables
 from experiments.report.correlations import correlations
 from experiments.report.figures import FIGURES, picture
-from experiments.report.found import gathered
+from experiments.report.found import complete, gathered
 from experiments.report.secondary import secondary
 from experiments.report.sections import Section, sections
 from zenith.cli import write
@@ -61,7 +61,7 @@ def study_report(
     """
     tasks = gathered(folder, rows)
     most = max(seeds for names in rows.values() for seeds in names.values())
-    found = sections(tasks, most, best_rate, apart)
+    found = sections(tasks, most, best_rate, apart, complete(tasks, rows))
     with explained(f"{out}: cannot be written"):
         out.mkdir(parents=True, exist_ok=True)
     text = [f"# {name}"]

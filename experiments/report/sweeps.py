@@ -42,10 +42,15 @@ def sharpness(section: Section) -> Figure:
         for column, tint in tinted(section):
             style = {"color": tint, "label": column.title, "marker": "o", "linestyle": "none"}
             rows = _groups(column, "lr").get("sgd", {})
-            found = [(rate, *_at(column, row, loss)) for rate, row in rows.items()]
-            plot(above, _line([(rate, sharp) for rate, sharp, _ in found]), **style)
-            x, y = _line([(rate, level) for rate, _, level in found])
-            plot(below, (x, 100 * y / max(y, default=1.0)), **style)
+            found = {row: (rate, *_at(column, row, loss)) for rate, row in rows.items()}
+            best = max((level for *_, level in found.values() if level is not None), default=1.0)
+            partly = {row for row in found if not _by_all(column, row, loss)}
+            fewer = {"label": f"{column.title}, by some of the seeds", "markerfacecolor": "none"}
+            for own, more in ((found.keys() - partly, {}), (partly, fewer)):
+                points = [found[row] for row in own]
+                plot(above, _line([(rate, sharp) for rate, sharp, _ in points]), **style | more)
+                x, y = _line([(rate, level) for rate, _, level in points])
+                plot(below, (x, 100 * y / best), **style | more)
     return figure
 
 
@@ -116,6 +121,11 @@ def _at(column: Column, row: str, loss: float | None) -> tuple[float | None, flo
     return sharp, fmean(values) if values else None
 
 
+def _by_all(column: Column, row: str, loss: float | None) -> bool:
+    """Whether every run of a row comes there."""
+    return all(moment(run, "sharpness", loss) for run in column.runs[row].values())
+
+
 def _along(runs: Mapping[int, Records]) -> Line:
     """The mean loss at each offset, in the last evaluation that has it."""
     values = defaultdict(list)
@@ -130,7 +140,7 @@ def _along(runs: Mapping[int, Records]) -> Line:
 def _correlation(points: Sequence[tuple[float | None, float | None]]) -> str:
     """Spearman's, of three points or more that differ."""
     found = spearman([*zip(*_line(points), strict=True)])
-    return "" if found is None else f":\nrank correlation {found:+.2f}"
+    return "" if found is None else f":\nrank correlation of the means {found:+.2f}"
 
 
 def _groups(column: Column, option: str) -> dict[str, dict[float, str]]:

@@ -36,7 +36,7 @@ __all__ = ["comparison", "lead", "table3", "table4", "table5"]
 _NOTE = """
 The mean over the seeds of the last quarter of the evaluations (5 of 20) ± their standard deviation,
 and the median time of training, without evaluation, to the first evaluation that is as good, in
-steps where the machine was not that of ZENITH's runs. Bold
+steps where the machine was not that of ZENITH's runs, or is not known. Bold
 is the best mean over the seeds that all rows have, by which the ranks are too; there are none where
 a row lacks one of the tasks. A run that diverged
 counts with what guessing gives. † knows before its first step how long the run is; *out of time*
@@ -221,19 +221,12 @@ def _effect(column: Column, base: str, row: str) -> Effect | None:
     lower = lower_is_better(column.measure)
     sign, margin = (-1, 0.0) if lower else (1, MARGIN)  # the margin is in points of accuracy
     differences = [sign * each for each in paired(ours, others)]
-    return effect(differences, margin) if differences and not _copied(column, row) else None
+    return effect(differences, margin) if differences and not column.copied(row) else None
 
 
 def _without(column: Column, row: str) -> str:
     """What stands where there is nothing to test."""
-    return f"as {called(same)}" if (same := _copied(column, row)) else "-"
-
-
-def _copied(column: Column, row: str) -> str | None:
-    """The row which one at the best rate repeats, if it has one."""
-    runs, best = column.runs.get(row), parsed(row)[1].get("lr") == "best"
-    same = (other for other, own in column.runs.items() if own and own is runs and other != row)
-    return next(same, None) if best else None
+    return f"as {called(same)}" if (same := column.copied(row)) else "-"
 
 
 def _collapses(column: Column, row: str) -> bool:

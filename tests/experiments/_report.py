@@ -26,7 +26,7 @@ def header(optimizer="zenith", seed=0, options=None, l2=0.0, task="digits", segm
         "hours": None,
         "log_every": 5,
         "parameters": 53002,
-        "made": {"threads": seed},
+        "made": {"threads": seed, "device": "x86_64 of a make"},
     } | others
 
 

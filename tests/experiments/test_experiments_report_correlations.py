@@ -37,3 +37,23 @@ def test_the_table_by_hand():
     ]
     few = section._replace(columns=[section.columns[0]._replace(runs={})])
     assert correlations(few) == "No seed has enough of them."
+
+
+def test_a_row_at_the_best_rate_that_repeats_another_counts_once():
+    sharp = {"sharpness": [1.0], "sharpness_loss": [0.5]}
+    asked = [("zenith", {}, 90.0), ("pal", {}, 80.0), ("sgd", {}, 85.0), ("sgd", {"lr": 0.3}, 70.0)]
+    runs = [
+        trained(
+            [level],
+            optimizer=name,
+            options=options,
+            measures=sharp | {"validation_accuracy": [level]},
+        )
+        for name, options, level in asked
+    ]
+    tasks = {"digits": grouped(dict(enumerate(runs)))}
+    (section,) = sections(tasks, best_rate=["sgd"], apart=False)
+    (column,) = section.columns
+    assert column.copied("sgd,lr=best") == "sgd"
+    assert [*column.distinct.runs] == ["zenith", "sgd", "pal"]
+    assert correlations(section) == "No seed has enough of them."

@@ -110,9 +110,9 @@ def test_accuracy_over_sharpness():
     runs.append(trained([70.0], outcome="diverged", optimizer="dog", measures={"sharpness": [9.0]}))
     figure = FIGURES["figure3e"].draw(section_of(*runs))
     assert [axes.get_title() for axes in figure.axes] == [
-        "digits, at the end:\nrank correlation -1.00",
-        "digits, at a training loss of 0.1:\nrank correlation -1.00",
-        "digits, at a training loss of 0.03:\nrank correlation -1.00",
+        "digits, at the end:\nrank correlation of the means -1.00",
+        "digits, at a training loss of 0.1:\nrank correlation of the means -1.00",
+        "digits, at a training loss of 0.03:\nrank correlation of the means -1.00",
     ]
     panel, *_ = lines("figure3e", *runs)
     assert panel == {"ZENITH": ([1.0], [90.0]), "SGD": ([5.0], [80.0]), "PAL": ([3.0], [85.0])}
@@ -185,6 +185,32 @@ def test_what_lies_below_the_axis_is_counted():
     assert [text.get_text() for text in axes.texts] == ["1 below"]
     # The lower quartile is 87: 3 below the top, and 1 more; and a thirtieth of what is shown.
     assert axes.get_ylim()[0] == pytest.approx(83 - 7 / 30)
+
+
+def test_the_axis_has_the_spread_of_the_seeds():
+    runs = [trained([80.0 + off], seed=seed) for seed, off in enumerate((0, 4))]
+    runs.append(trained([81.0], options={"window": 50}))
+    ends = FIGURES["figure6"].draw(section_of(*runs)).axes[2]
+    # 82 and its standard deviation, which is that of 80 and 84.
+    assert ends.get_ylim()[1] > 82 + 8**0.5
+
+
+def test_what_only_some_seeds_come_to_is_hollow():
+    asked = [(0.01, 0, [0.05]), (0.01, 1, [0.05]), (0.1, 0, [0.05]), (0.1, 1, [0.5])]
+    runs = [
+        trained(
+            [80.0 + 100 * lr],
+            optimizer="sgd",
+            options={} if lr == 0.1 else {"lr": lr},
+            seed=seed,
+            measures={"sharpness": [2.0, 1.0], "sharpness_loss": [0.5, *loss]},
+        )
+        for lr, seed, loss in asked
+    ]
+    _, at_loss, *_ = lines("figure3ab", *runs)
+    assert at_loss.keys() == {"digits", "digits, by some of the seeds"}
+    assert at_loss["digits"][0] == [0.01]
+    assert at_loss["digits, by some of the seeds"][0] == [0.1]
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -149,6 +149,13 @@ def test_what_a_study_cannot_do_is_one_line(tmp_path, capsys, monkeypatch, argum
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_in_the_place_of_the_folder_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["study", "momentum", *TOY, "--out", str(tmp_path / "file")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("experiments: error: `--out` must be a folder to write to, got ")
+
+
 def test_a_task_without_data_is_one_line_for_all_its_runs(tmp_path, capsys):
     arguments = ["study", "momentum", "--tasks", "desk-b", "--seeds", "1"]
     assert main([*arguments, "--data", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
