@@ -171,9 +171,9 @@ OPTIMIZERS = {
     "ablation-first": Recipe("ZENITH, first mean", variants.First, _ZENITH),
     "ablation-late": Recipe("ZENITH, one step late", variants.Late, _ZENITH),
     "ablation-layers": Recipe("ZENITH, layer by layer", variants.Layers, _ZENITH, rate=_none),
-    "zenith-decay": Recipe("ZENITH, weight decay", Zenith, _ZENITH | _DECAY),
+    "zenith-decay": Recipe("ZENITH, coupled", Zenith, _ZENITH | _DECAY),
     "zenith-decay-in-norm": Recipe(
-        "ZENITH, weight decay in the norm", partial(Zenith, decay_in_norm=True), _ZENITH | _DECAY
+        "ZENITH, coupled and in the norm", partial(Zenith, decay_in_norm=True), _ZENITH | _DECAY
     ),
     "zenith-clip": Recipe("ZENITH, clipped", Zenith, _ZENITH | _CLIP),
     "sgd-clip": Recipe("SGD, clipped", variants.Clipped, _SGD | _CLIP),

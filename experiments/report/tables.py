@@ -58,7 +58,8 @@ _TESTED = """
 p is that of the paired test {flips}, then the same after Holm over the {tests} of this table, and
 what becomes of the claim that ZENITH is better at 0.05: *equivalent* where two one-sided tests,
 with a Holm of their own over the {tests}, show a difference of less than {margin} points of
-accuracy. {powerless}
+accuracy. The primary claims are judged over all of their tests, in the report of `study claims`.
+{powerless}
 """
 
 
