@@ -36,7 +36,8 @@ interval, or (x) a ratio. p is that of all flips of the signs, then the same aft
 less than {margin} points, by two one-sided tests with a Holm of their own over the {alike}. A miss
 of a target is infinite; where there is one, pairs are compared by their order alone. *Too few
 seeds* could show nothing, whatever came out; what is *measured* is not tested. While any run of
-the study is missing, all of it is *under way*.
+the study is missing, all of it is *under way*. There is *no number* where too few runs come to
+what is measured.
 """
 
 
@@ -112,7 +113,7 @@ def judged(family: Iterable[Claim], section: Section) -> tuple[list[list[str]], 
     for claim, test, own in made:
         p = next(ps) if claim.tested else 1.0
         same = next(alike) if claim.tested and _in_points(claim, test) else 1.0
-        cells = ["missing", *"----"]
+        cells = ["none", *"---", "no number"] if section.complete else ["missing", *"----"]
         if own:
             cells = [f"{own.pairs}", _shown(claim, test, own), "-", "-", "measured"]
         if own and claim.tested:

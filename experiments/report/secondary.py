@@ -149,7 +149,9 @@ def _correlated(kept: Callable[[str], bool], loss: float | None, pair: str, sign
 
     def found(column: Column) -> list[float] | None:
         rows = {row: runs for row, runs in column.runs.items() if kept(row)}
-        if len(rows) < LEAST:
+        every = [run for runs in rows.values() for run in runs.values()]
+        asked = not every or any("sharpness" in line for run in every for line in run.evals)
+        if len(rows) < LEAST or not asked:
             return None
         return [sign * own for own in each(column._replace(runs=rows), loss, PAIRS[pair])]
 

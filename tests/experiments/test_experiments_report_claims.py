@@ -43,7 +43,7 @@ def test_the_claims_by_hand(tmp_path):
     assert lines["P1"] == ["7", "+1.00 [+1.00, +1.00]", "0.016", "0.14", "too few seeds"]
     assert lines["P3"] == ["7", "x 0.50 [0.50, 0.50]", "0.016", "0.14", "too few seeds"]
     assert lines["P4"][1] == "-0.50 [-0.50, -0.50]"
-    assert lines["P5"] == ["missing", "-", "-", "-", "-"]
+    assert lines["P5"] == ["none", "-", "-", "-", "no number"]
     assert lines["P6"][1] == "x 4.00 [4.00, 4.00]"  # 8 by 2
     assert found["P6", "... and is flatter at a loss of 0.03"][1] == "x 4.00 [4.00, 4.00]"
     # The mean of seven of -0.01, +0.01, ...: -0.01 / 7; by Student's t of six degrees 2.4469.
