@@ -166,13 +166,14 @@ def rivals(task: str, block: str) -> str:
     found = {row: headlines(column, row) for row in listed(block) if column.runs.get(row)}
     zenith, target = next(row for row in found if row.startswith("zenith")), column.target or 0.0
     leads = {row: effect(paired(found[zenith], theirs)).mean for row, theirs in found.items()}
+    alike = column._replace(runs={row: column.runs[row] for row in found}).paired
     rows = [
         [
             called(row),
             spread([*found[row].values()]),
             f"{len(found[row])}",
             *("" if row == zenith else less(column, zenith, row, by) for by in (headline, chosen)),
-            typical([*times(column, row).values()], "{:,.0f} steps".format),
+            typical([*times(alike, row).values()], "{:,.0f} steps".format),
         ]
         for row in sorted(leads, key=leads.__getitem__)
     ]
@@ -235,8 +236,7 @@ def beyond() -> str:
     """What ZENITH is worth over other ways to step, and on text."""
     from experiments.markdown import grid
     from experiments.report.cells import headlines, spread
-    from experiments.report.measures import lower_is_better
-    from experiments.report.statistics import effect, paired, shown
+    from experiments.report.measures import chosen, headline, lower_is_better
     from experiments.report.summary import label
 
     momentum, high = ",lr=0.02,momentum=0.9", ",lr=1"
@@ -251,13 +251,13 @@ def beyond() -> str:
     for study, ours, *others in asked:
         for column in of_study(study).columns:
             found, lower = headlines(column, ours), lower_is_better(column.measure)
-            theirs = [headlines(column, other) for other in others]
-            ahead = [paired(*((own, found) if lower else (found, own))) for own in theirs]
-            leads = [shown(effect(each)) if each else "-" for each in ahead]
+            first = [(other, ours) if lower else (ours, other) for other in others]
+            leads = [less(column, *first[0], by) for by in (headline, chosen)]
+            leads.append(less(column, *first[1], headline))
             level = spread([*found.values()], ".3f" if lower else ".2f")
             rows.append([label(ours), column.title, level, f"{len(found)}", *leads])
-    head = ["", "task", "accuracy, %, or loss", "seeds", "ahead of the constant rate", "of cosine"]
-    return grid(head, rows, words=2) + "\n"
+    head = ["", "task", "accuracy, %, or loss", "seeds", "ahead of the constant rate"]
+    return grid([*head, "where validation is best", "of cosine"], rows, words=2) + "\n"
 
 
 @cache

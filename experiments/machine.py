@@ -22,4 +22,4 @@ def processor() -> str:
     told = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
     names = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
     model = [told[name] for name in names if name in told]
-    return " ".join([platform.machine(), *(model or [platform.processor()])]).strip()
+    return " ".join([platform.machine(), *model])

@@ -36,8 +36,8 @@ interval, or (x) a ratio. p is that of all flips of the signs, then the same aft
 less than {margin} points, by two one-sided tests with a Holm of their own over the {alike}. A miss
 of a target is infinite; where there is one, pairs are compared by their order alone. *Too few
 seeds* could show nothing, whatever came out; what is *measured* is not tested. While any run of
-the study is missing, all of it is *under way*. There is *no number* where too few runs come to
-what is measured.
+the study is missing, each test that has runs is *under way*. There is *no number* where too few
+runs come to what is measured.
 """
 
 

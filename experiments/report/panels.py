@@ -110,8 +110,9 @@ def plot(axes: Axes, line: Line, **style: Any) -> None:
 def zoomed(*across: Axes) -> None:
     """Let the axes of an accuracy begin, all alike, where the better ones can be told apart.
 
-    That is a little more below the lower quartile of where the lines end than the top is above it,
-    of the bands around them too. A panel says how many lines end below that.
+    That is a little more below the lower quartile of where the lines end than the top is above it.
+    The bands around them are in view too, as far as three times that. A panel says how many lines
+    end below it.
     """
     lines = {
         axes: [np.asarray(line.get_ydata(), np.float64) for line in axes.lines] for axes in across
@@ -121,9 +122,12 @@ def zoomed(*across: Axes) -> None:
         return
     areas = [area for axes in across for area in axes.collections]
     bands = [np.asarray(path.vertices)[:, 1] for area in areas for path in area.get_paths()]
-    shown = [*every, *bands]
-    top, low = max(each.max() for each in shown), np.quantile([line[-1] for line in every], 0.25)
-    bottom = max(low - (top - low) - 1, min(each.min() for each in shown))
+    top, low = max(line.max() for line in every), np.quantile([line[-1] for line in every], 0.25)
+    bottom = max(low - (top - low) - 1, min(line.min() for line in every))
+    if bands:
+        span = top - bottom
+        top = min(max(top, *(band.max() for band in bands)), top + span)
+        bottom = max(min(bottom, *(band.min() for band in bands)), bottom - span)
     margin = (top - bottom) / 30
     for axes, own in lines.items():
         axes.set_ylim(bottom - margin, top + margin + 0.1)

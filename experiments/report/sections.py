@@ -80,9 +80,11 @@ class Column(NamedTuple):
 
     def copied(self, row: str) -> str | None:
         """Return the row which one at the best rate repeats, if it has one."""
-        runs, best = self.runs.get(row), parsed(row)[1].get("lr") == "best"
-        same = (other for other, own in self.runs.items() if own and own is runs and other != row)
-        return next(same, None) if best else None
+        if parsed(row)[1].get("lr") != "best":
+            return None
+        runs = [*map(id, self.runs.get(row, {}).values())]
+        same = (other for other, own in self.runs.items() if [*map(id, own.values())] == runs)
+        return next((other for other in same if runs and other != row), None)
 
     @property
     def paired(self) -> "Column":

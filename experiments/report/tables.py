@@ -266,4 +266,6 @@ def _verdict(found: Effect, adjusted: tuple[float, float] | None, lost: bool) ->
         return f"{shown(found)}: {'-' if lost else few}"
     p, equivalent = adjusted
     says = verdict(found, p, equivalent)
+    if says in ("held", "contradicted here"):
+        says = f"{says.removesuffix(' here')} in this table"
     return f"{shown(found)}, {found.pairs} seeds, p {found.p:.2g}, Holm {p:.2g}: {says}"

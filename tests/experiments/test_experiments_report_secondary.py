@@ -44,6 +44,18 @@ def test_against_the_rivals_the_best_and_the_soonest_count(tmp_path):
     assert found["SPS' highest by 0.1"] == ["digits", "missing", *"----"]
 
 
+def test_of_two_that_are_as_soon_by_the_median_the_mean_decides(tmp_path):
+    late = {"zenith": [4] * 6, "sgd": [1] * 6, "pal": [2, 2, 2, 2, 2, 9], "dog": [1, 1, 2, 2, 2, 2]}
+    runs = [
+        trained([0.0] * (evals - 1) + [90.0], optimizer=name, seed=seed)
+        for name, own in late.items()
+        for seed, evals in enumerate(own)
+    ]
+    found = table(tmp_path, runs)["the soonest rival's steps to SGD's accuracy by ZENITH's"]
+    assert found[:2] == ["digits: DoG", "6"]
+    assert found[2].startswith("x 0.40 ")  # a half, of two seeds a quarter: 2 ** -(4 + 2 * 2) / 6
+
+
 def test_where_a_rate_goes(tmp_path):
     falling = [{"lr": 0.1}, {"lr": 0.2}, {"lr": 0.05, "mean": 1.0, "zenith": 4.0, "scale": 0.25}]
     runs = [trained(optimizer=name, steps=falling) for name in ("zenith", "d-adaptation", "sps")]

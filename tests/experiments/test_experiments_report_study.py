@@ -203,7 +203,7 @@ def test_the_lead_by_hand(tmp_path):
         runs={row: own for row, own in section.columns[0].runs.items() if row in ("zenith", "sgd")}
     )
     held = cells(tables.lead(section._replace(columns=[alone])))["ZENITH against SGD"]["digits"]
-    assert held == "+3.50 [+1.54, +5.46], 6 seeds, p 0.031, Holm 0.031: held"
+    assert held == "+3.50 [+1.54, +5.46], 6 seeds, p 0.031, Holm 0.031: held in this table"
 
 
 def test_of_what_learnt_nothing_there_is_no_verdict(tmp_path):
@@ -216,7 +216,7 @@ def test_of_what_learnt_nothing_there_is_no_verdict(tmp_path):
     (section,) = sections_of(tmp_path, runs, {"digits": ["zenith", "sgd", "pal", "dog"]})
     found = {row[15:]: line["digits"] for row, line in cells(tables.lead(section)).items()}
     assert found["SGD"] == found["DoG"] == "+80.00 [+80.00, +80.00]: -"
-    assert found["PAL"].endswith("p 0.031, Holm 0.031: held")
+    assert found["PAL"].endswith("p 0.031, Holm 0.031: held in this table")
     assert "Holm over the 1 of" in tables.lead(section)
 
 
