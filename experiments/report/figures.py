@@ -58,12 +58,20 @@ def over_time(section: Section) -> Figure:
         titled(losses, name, along, "training loss, mean of a segment")
         logarithmic(losses, "y")
         _timed(losses, columns[0], "train_loss")
+        _topped(losses)
         for axes, column in zip(others, columns, strict=False):
             titled(axes, "", along, judged(column))
             _timed(axes, column, column.measure)
             if not lower_is_better(column.measure):
                 zoomed(axes)
     return figure
+
+
+def _topped(axes: Axes) -> None:
+    """Let an axis end at ten times where the highest line begins: one that diverges leaves it."""
+    begins = [float(np.asarray(line.get_ydata())[0]) for line in axes.lines]
+    if begins:
+        axes.set_ylim(top=min(axes.get_ylim()[1], 10 * max(begins)))
 
 
 def _timed(axes: Axes, column: Column, measure: str) -> None:

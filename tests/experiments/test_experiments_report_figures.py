@@ -44,6 +44,12 @@ def test_loss_and_accuracy_over_time():
     assert accuracies["ZENITH"] == (RISING, [y + 1 for y in RISING])
 
 
+def test_a_loss_that_diverges_leaves_the_panel():
+    runs = [trained(loss=[2.0, 1.0]), trained(loss=[1.0, 1e30], optimizer="sgd")]
+    losses, _ = FIGURES["figure1"].draw(section_of(*runs)).axes
+    assert losses.get_ylim()[1] == 20.0
+
+
 def test_a_line_ends_where_one_of_its_runs_diverges():
     whole, cut = trained(RISING), trained([8.0], outcome="diverged", seed=1)
     cut = cut._replace(evals=cut.evals[:2])
