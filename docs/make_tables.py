@@ -160,12 +160,12 @@ def rivals(task: str, block: str) -> str:
     from experiments.report.measures import chosen, headline
     from experiments.report.secondary import times
     from experiments.report.sections import listed
-    from experiments.report.statistics import effect, paired
+    from experiments.report.statistics import paired
 
     column = next(own for own in of_study("table3").columns if own.title == task)
     found = {row: headlines(column, row) for row in listed(block) if column.runs.get(row)}
     zenith, target = next(row for row in found if row.startswith("zenith")), column.target or 0.0
-    leads = {row: effect(paired(found[zenith], theirs)).mean for row, theirs in found.items()}
+    leads = {row: fmean(paired(found[zenith], theirs)) for row, theirs in found.items()}
     alike = column._replace(runs={row: column.runs[row] for row in found}).paired
     rows = [
         [

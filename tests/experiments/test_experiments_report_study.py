@@ -146,8 +146,8 @@ def test_the_stops_by_hand(tmp_path):
     assert found[4][2:] == ["-", "-", "+4.00 [-46.82, +54.82]", "-", "+30.00 [-97.06, +157.06]"]
     assert found[5][4] == "+20.00 [-107.06, +147.06]"
     (_, other) = sections_of(tmp_path, [], {"digits": names, "none": ["zenith"]})[0].columns
-    for table in (stops.stops, stops.shares):
-        assert table(section._replace(columns=[other])).startswith("| none")
+    for table, head in ((stops.stops, "| none, 0 seeds | "), (stops.shares, "| none ")):
+        assert table(section._replace(columns=[other])).startswith(head)
     rows = wanted({"digits": names, "none": ["sgd"]})
     study_report("h", rows, tmp_path, tmp_path / "out", ["horizon"])
     assert "stands where that ends" in (tmp_path / "out" / "report.md").read_text()
