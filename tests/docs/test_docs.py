@@ -98,7 +98,7 @@ def test_the_package_index_is_shown_no_path_of_this_repository():
     for rule in hook["substitutions"]:
         text = re.sub(rule["pattern"], rule["replacement"], text)
     assert LINK.findall(text) == [("", "https://arxiv.org/abs/2601.15212")]
-    assert "\nWhole programs, each in one file, are in examples.\n" in text  # a link's text stays
+    assert "Whole programs, each in one file, are in examples.\n" in text  # a link's text stays
     assert "$$" not in text  # the index draws no equations
     assert DIFF.findall(text) == DIFF.findall(PAGES[0].read_text())
 
