@@ -275,22 +275,21 @@ def of_study(name: str) -> "Section":
 
 def claims() -> str:
     """What has become of each claim of `results/claims.md`, by its tests."""
-    from experiments.listing import status
     from experiments.markdown import grid
-    from experiments.report import claims, secondary
+    from experiments.report import claims, detection, secondary
 
     tests: dict[str, list[str]] = defaultdict(list)
     primary, _, _ = claims.judged(claims.CLAIMS, of_study("claims"))
     for name, _, task, *_, verdict in primary:
         tests[name].append(f"{task}: {verdict.replace('-', 'not run yet')}")
     counted: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, *_, verdict in secondary.tested(of_study("secondary")):
+    others = secondary.tested(of_study("secondary")) + detection.tested(of_study("table5"))
+    for name, *_, verdict in others:
         counted[name][verdict.replace("-", "not run yet")] += 1
     said = {name: [f"{n} {word}" for word, n in own.items()] for name, own in counted.items()}
     text = (RESULTS / "claims.md").read_text()
     found = re.findall(r"(?m)^\| ([PSD]\d+) \| (.*?) \|", text)
-    detection = [f"`study table5`: {status('table5')}"]
-    rows = ([name, what, "; ".join((tests | said).get(name, detection))] for name, what in found)
+    rows = ([name, what, "; ".join((tests | said)[name])] for name, what in found)
     return grid(["", "claimed by the paper, or by us", "here"], rows, words=3) + "\n"
 
 

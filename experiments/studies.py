@@ -336,7 +336,7 @@ STUDIES = {
         "Detection and segmentation",
         [Part(_detected, _tasks(SCENES, ("coco-keypoints", "coco-instances"), SCENES))],
         paper="Table 5, Figure 5",
-        shown=("table5", "lead", "figure5", "figure3f", "details"),
+        shown=("table5", "detection", "figure5", "figure3f", "details"),
     ),
     "figure6": Study(
         "The window",

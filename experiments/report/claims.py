@@ -89,6 +89,8 @@ def claims(section: Section) -> str:
 
 def table(rows: Sequence[Sequence[str]], tests: str, alike: str) -> str:
     """Return the rows of `judged` as a table, with what Holm is over in the note below."""
+    if not rows:
+        return "None of these runs is one that a claim is about."
     head = ["", "claim", "task", "pairs", "difference", "p", "Holm", "verdict"]
     return noted(grid(head, rows, words=3), _NOTE.format(tests=tests, alike=alike, margin=MARGIN))
 
@@ -142,9 +144,13 @@ def compared(
     """
 
     def tests(section: Section) -> Iterator[Test]:
-        plain = {column.task: column for column in section.columns if not column.strength}
+        plain = {
+            (column.task, column.measure): column
+            for column in section.columns
+            if not column.strength
+        }
         for column in section.columns:
-            beside = column if l2[1] else plain.get(column.task, column)
+            beside = column if l2[1] else plain.get((column.task, column.measure), column)
             there = first in column.runs and second in beside.runs
             if bool(column.strength) != l2[0] or not there:
                 continue

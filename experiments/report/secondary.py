@@ -28,7 +28,17 @@ from experiments.report.statistics import paired
 from experiments.report.stops import STOPS, at_stop, planned_for
 from experiments.report.summary import label
 
-__all__ = ["secondary", "tested", "times", "windows"]
+__all__ = [
+    "against",
+    "measured",
+    "of_rates",
+    "of_runs",
+    "on",
+    "secondary",
+    "tested",
+    "times",
+    "windows",
+]
 
 WINDOW = 500  # where a name has none
 RATES = (0.05, 0.1, 0.25)
@@ -48,8 +58,8 @@ def tested(section: Section) -> list[list[str]]:
     return [row for _, own in families for row in judged([*own], section)[0]]
 
 
-def _on(found: Found) -> Tests:
-    """The tests of a number for each seed, on every task without L2 that it is about."""
+def on(found: Found) -> Tests:
+    """Return the tests of a number for each seed, on every task without L2 that it is about."""
 
     def tests(section: Section) -> Iterator[Test]:
         for column in section.columns:
@@ -111,8 +121,8 @@ def times(column: Column, row: str, unit: str = "steps") -> dict[int, float]:
     return {seed: getattr(reach(run, target, column.measure), unit) for seed, run in runs}
 
 
-def _of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
-    """A number of each run of a row that lasted, where any has it."""
+def of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
+    """Return a number of each run of a row that lasted, where any has it."""
 
     def found(column: Column) -> list[float] | None:
         runs = [run for run in column.runs.get(row, {}).values() if run.outcome != "diverged"]
@@ -122,14 +132,14 @@ def _of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
     return found
 
 
-def _of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
-    """The logarithm of a number that the rates of each run of a row come to."""
+def of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
+    """Return the logarithm of a number that the rates of each run of a row come to."""
 
     def own(run: Records) -> float | None:
         rates = [line["lr"] for line in run.steps if line.get("lr")]
         return log(number(rates)) if rates else None
 
-    return _of_runs(row, own)
+    return of_runs(row, own)
 
 
 def _fallen(run: Records) -> float | None:
@@ -236,13 +246,15 @@ def _stopped(row: str, measure: str, stop: int) -> Found:
     return found
 
 
-def _measured(name: str, says: str, tests: Tests, kind: str = "ratio") -> Claim:
+def measured(name: str, says: str, tests: Tests, kind: str = "ratio") -> Claim:
+    """Return a claim of which there are numbers alone: see `Claim`."""
     return Claim(name, says, tests, kind=kind, tested=False)
 
 
-def _against(
+def against(
     name: str, first: str, others: Iterable[str], tie: bool = False, kind: str = "points"
 ) -> Iterator[Claim]:
+    """Return the claims that a row is better than each of the others: see `Claim`."""
     for other in others:
         says = f"{label(first)} against {label(other)}"
         yield Claim(name, says, compared(first, other, accuracy), tie, kind)
@@ -255,19 +267,19 @@ _ABLATIONS = [f"ablation-{what}" for what in ("exponential", "first", "late", "l
 _HALVED = (("", "test_accuracy"), (", averaged", "averaged_accuracy"))
 
 _CLAIMS: list[Claim] = [
-    _measured(
+    measured(
         "S1",
         "ZENITH's accuracy less that of the best rival",
         _against_the_rivals(_ahead_of_the_best),
         "points",
     ),
-    _measured(
+    measured(
         "S1",
         "the soonest rival's steps to SGD's accuracy by ZENITH's",
         _against_the_rivals(_sooner_than_the_soonest),
     ),
     *(
-        _measured("S2", says, _on(_of_rates(row, number)))
+        measured("S2", says, on(of_rates(row, number)))
         for says, row, number in (
             (
                 "ZENITH's rate in the end by that at first",
@@ -283,7 +295,7 @@ _CLAIMS: list[Claim] = [
         Claim(
             "S3",
             f"higher rates, {what}, {when}",
-            _on(_correlated(kept, at, pair, sign)),
+            on(_correlated(kept, at, pair, sign)),
             kind="plain",
         )
         for kept, pair, sign, what in (
@@ -293,14 +305,14 @@ _CLAIMS: list[Claim] = [
         for at, when in MOMENTS.items()
     ),
     *(
-        Claim("S4", f"flatter is more accurate, {when}", _on(_by_loss(at)), kind="plain")
+        Claim("S4", f"flatter is more accurate, {when}", on(_by_loss(at)), kind="plain")
         for at, when in MOMENTS.items()
     ),
     *(
-        Claim("S5", f"less sensitive to the rate than {label(row)}", _on(_steadier(row)))
+        Claim("S5", f"less sensitive to the rate than {label(row)}", on(_steadier(row)))
         for row in ("sgd", _COSINE, "sps", "ali-g")
     ),
-    Claim("S6", "the longest window is better than the shortest", _on(_longest_less_shortest)),
+    Claim("S6", "the longest window is better than the shortest", on(_longest_less_shortest)),
     Claim("S6", "each ties with 500", _each_window, tie=True),
     *(
         Claim("S7", f"L2 helps {label(row)}", compared(row, row, accuracy, l2=(True, False)))
@@ -310,29 +322,27 @@ _CLAIMS: list[Claim] = [
         Claim("S7", f"L2 harms {label(row)}", compared(row, row, _worse, l2=(True, False)))
         for row in ("dowg", "d-adaptation")
     ),
-    _measured("S8", "the mean norm in the end by the highest", _on(_of_runs("zenith", _fallen))),
-    _measured(
-        "S8", "the noise's share of the squared norm", _on(_of_runs("zenith", _noisy)), "plain"
-    ),
+    measured("S8", "the mean norm in the end by the highest", on(of_runs("zenith", _fallen))),
+    measured("S8", "the noise's share of the squared norm", on(of_runs("zenith", _noisy)), "plain"),
     *(
         claim
         for first in ("zenith", "sgd", _COSINE)
-        for claim in _against("S9", first, _SIGNALS, tie=True)
+        for claim in against("S9", first, _SIGNALS, tie=True)
     ),
-    *_against("S10", "zenith", _ABLATIONS, tie=True),
+    *against("S10", "zenith", _ABLATIONS, tie=True),
     *(
         Claim(
             "S11",
             f"{label(row)}{how}, stopped at {stop} %, against its plan",
-            _on(_stopped(row, measure, stop)),
+            on(_stopped(row, measure, stop)),
             tie=True,
         )
         for row in ("zenith", "sgd")
         for how, measure in _HALVED
         for stop in STOPS[:-1]
     ),
-    *_against("S12", f"zenith{_MOMENTUM}", (f"sgd{_MOMENTUM}", f"{_COSINE}{_MOMENTUM}")),
-    *_against("S12", "adamw-zenith", ("adamw", "adamw-cosine")),
-    *_against("S12", "zenith-clip", ("sgd-clip",)),
-    *_against("S12", f"zenith{_AT_1}", (f"sgd{_AT_1}", f"{_COSINE}{_AT_1}"), kind="plain"),
+    *against("S12", f"zenith{_MOMENTUM}", (f"sgd{_MOMENTUM}", f"{_COSINE}{_MOMENTUM}")),
+    *against("S12", "adamw-zenith", ("adamw", "adamw-cosine")),
+    *against("S12", "zenith-clip", ("sgd-clip",)),
+    *against("S12", f"zenith{_AT_1}", (f"sgd{_AT_1}", f"{_COSINE}{_AT_1}"), kind="plain"),
 ]

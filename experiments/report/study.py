@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.errors import explained
 from experiments.report import account, claims, stops, tables
 from experiments.report.correlations import correlations
+from experiments.report.detection import detection
 from experiments.report.figures import FIGURES, picture
 from experiments.report.found import complete, gathered
 from experiments.report.secondary import secondary
@@ -21,6 +22,7 @@ TABLES: Mapping[str, tuple[str, Callable[[Section], str]]] = {
     "table5": ("mAP50 and time, beside the paper's table 5", tables.table5),
     "claims": ("The primary claims", claims.claims),
     "secondary": ("The secondary claims", secondary),
+    "detection": ("The claims of section 4", detection),
     "comparison": ("Accuracy and time", tables.comparison),
     "lead": ("How far ZENITH is ahead of each, and what a test says of it", tables.lead),
     "stops": ("Accuracy when stopped at a part of the run", stops.stops),
