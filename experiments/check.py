@@ -7,8 +7,11 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
+from experiments import tasks
 from experiments.errors import UserError
+from experiments.machine import lacking
 from experiments.markdown import grid
+from experiments.optimizers import OPTIMIZERS
 from experiments.pool import Cell, Place, run_all
 from experiments.question import Question
 from experiments.records import Record, Records, paths, read
@@ -25,20 +28,28 @@ _SAME, _NEAR, _FAR = "the same records", "within the spread of the seeds", "DIFF
 def run(options: Namespace) -> int:
     """Make a sample of the runs in a folder anew, print how they compare; return the exit code.
 
-    On the same machine with the same versions the records are the same, times aside. Elsewhere the
-    headline is to be no farther from the one on record than those of its seeds are from each other.
+    What takes a package that is not installed is left out, and that is said. On the same machine
+    with the same versions the records are the same, times aside. Elsewhere the headline is to be no
+    farther from the one on record than those of its seeds are from each other.
 
     Returns:
         0 where all of them agree, 1 where one does not, 2 where one could not be made, 130 after
         Ctrl-C.
 
     Raises:
-        UserError: if there is no finished run.
+        UserError: if there is no finished run, or none that can be made here.
     """
     found = sound(paths(options.folder), ended=True)
     if not found:
         raise UserError(f"{options.folder}: holds no finished run")
-    kept = Random(options.seed).sample(sorted(found), min(options.sample, len(found)))
+    missing = {path: _lacking(records.header) for path, records in found.items()}
+    if without := sorted({module for modules in missing.values() for module in modules}):
+        count = sum(map(bool, missing.values()))
+        say(f"{count} of {len(found)} runs left out: not installed: {', '.join(without)}")
+    there = sorted(path for path, modules in missing.items() if not modules)
+    if not there:
+        raise UserError(f"{options.folder}: holds no run that can be made with what is installed")
+    kept = Random(options.seed).sample(there, min(options.sample, len(there)))
     cells = [_cell(found[path].header) for path in kept]
     with TemporaryDirectory() as folder, interruptible() as stopped:
         place = Place(Path(folder), options.data, jobs=options.jobs, weights=options.weights)
@@ -53,6 +64,12 @@ def run(options: Namespace) -> int:
     rows = [_row(path, found, new) for path, new in zip(kept, again, strict=True)]
     print(grid(["run", "headline, there", "here", ""], rows))
     return DIFFERENT if any(_FAR in row for row in rows) else AGREED
+
+
+def _lacking(header: Record) -> list[str]:
+    """The modules that making a run would take and that are not installed."""
+    rival = OPTIMIZERS[header["optimizer"]].needs
+    return lacking([*tasks.needs(header["task"]), *([rival] if rival else [])])
 
 
 def _cell(header: Record) -> Cell:

@@ -1,10 +1,10 @@
 """What there is to run: the paper's tables and figures, the studies, tasks and optimizers."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
 from experiments import tasks
+from experiments.machine import lacking
 from experiments.optimizers import OPTIMIZERS, Recipe
 from experiments.studies import STUDIES, cells, hours
 
@@ -37,10 +37,12 @@ def listing(packages: Mapping[str, str]) -> str:
         packages: what to install for a module, where its name is another.
     """
     optimizers = {
-        name: f"{recipe.label:32} {_options(recipe)}{_lacking(recipe, packages)}"
+        name: f"{recipe.label:32} {_options(recipe)}{_to_install(recipe, packages)}"
         for name, recipe in OPTIMIZERS.items()
     }
-    commands = {name: f"run {name} --optimizer NAME --out DIR" for name in tasks.NAMES}
+    commands = {
+        name: f"run {name} --optimizer NAME --out DIR{_beside(name)}" for name in tasks.NAMES
+    }
     parts = {
         "python -m experiments ... of the paper": PAPER,
         "python -m experiments study NAME": {name: _study(name) for name in STUDIES},
@@ -77,7 +79,11 @@ def _options(recipe: Recipe) -> str:
     return " ".join(f"--{name} {value:g}" for name, value in recipe.options.items())
 
 
-def _lacking(recipe: Recipe, packages: Mapping[str, str]) -> str:
-    if recipe.needs is None or find_spec(recipe.needs):
-        return ""
-    return f" (pip install {packages.get(recipe.needs, recipe.needs)})"
+def _to_install(recipe: Recipe, packages: Mapping[str, str]) -> str:
+    missing = lacking([recipe.needs] if recipe.needs else [])
+    return "".join(f" (pip install {packages.get(module, module)})" for module in missing)
+
+
+def _beside(task: str) -> str:
+    missing = lacking(tasks.needs(task))
+    return f" (needs {', '.join(missing)}: see docs/experiments.md)" if missing else ""

@@ -1,12 +1,14 @@
-"""What this machine is, as far as the system tells."""
+"""What this machine is, as far as the system tells, and what is installed."""
 
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["cores", "processor"]
+__all__ = ["cores", "lacking", "processor"]
 
 
 def cores() -> int:
@@ -23,3 +25,13 @@ def processor() -> str:
     names = ("model name", "cpu family", "model", "CPU implementer", "CPU part")
     model = [told[name] for name in names if name in told]
     return " ".join([platform.machine(), *model])
+
+
+def lacking(modules: Iterable[str]) -> list[str]:
+    """Return those of some modules that are not installed.
+
+    Examples:
+        >>> lacking(["os", "no_such_module"])
+        ['no_such_module']
+    """
+    return [module for module in modules if find_spec(module) is None]

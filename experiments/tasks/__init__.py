@@ -32,6 +32,7 @@ __all__ = [
     "Task",
     "length",
     "load",
+    "needs",
 ]
 
 
@@ -120,6 +121,18 @@ class Task(Protocol):
 def length(task: Task) -> int:
     """Return how many steps a run of it has."""
     return round(task.steps * task.segments)
+
+
+def needs(name: str) -> tuple[str, ...]:
+    """Return the modules that a task takes beside those of all, which are installed on their own.
+
+    Examples:
+        >>> needs("desk-a"), needs("coco-keypoints")
+        ((), ('torchvision', 'pycocotools'))
+    """
+    if name in PAPER:
+        return ("torchvision", "timm")
+    return ("torchvision", "pycocotools") if name in (*SCENES, *DETECTION) else ()
 
 
 def load(

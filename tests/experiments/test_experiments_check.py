@@ -67,6 +67,24 @@ def test_other_records_are_within_the_spread_or_not(by, code, said, folder, tmp_
     }
 
 
+def test_what_takes_a_package_that_is_not_installed_is_left_out(
+    folder, tmp_path, monkeypatch, capsys
+):
+    """A run of digits, and the same as if it were of the scenes."""
+    path = paths(folder)[-1]
+    for task in ("digits", "scenes-keypoints"):
+        own = tmp_path / task / path.parent.name / path.name
+        own.parent.mkdir(parents=True)
+        own.write_text(path.read_text().replace('"task":"digits"', f'"task":"{task}"'))
+    monkeypatch.setattr(check, "lacking", lambda modules: [m for m in modules if "vision" in m])
+    assert main(["check", str(tmp_path)]) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 2 runs left out: not installed: torchvision" in err
+    assert "scenes-keypoints" not in out
+    assert main(["check", str(tmp_path / "scenes-keypoints")]) == 2
+    assert "holds no run that can be made with what is installed" in capsys.readouterr().err
+
+
 def test_a_folder_without_runs(tmp_path, capsys):
     assert main(["check", str(tmp_path)]) == 2
     assert "holds no records of a run" in capsys.readouterr().err
