@@ -181,6 +181,33 @@ def rivals(task: str, block: str) -> str:
     return grid([*head, f"to {target:.2f} %"], rows) + "\n"
 
 
+def detected() -> str:
+    """What the eight optimizers of table 5 come to in each measure, and how far ZENITH is ahead."""
+    from experiments.markdown import grid
+    from experiments.report.cells import called, headlines, spread
+    from experiments.report.measures import headline
+
+    section = of_study("table5")
+    rows = [
+        [
+            called(row),
+            *(
+                cell
+                for column in section.columns
+                for cell in (
+                    spread([*headlines(column, row).values()]),
+                    "" if row == "zenith" else less(column, "zenith", row, headline),
+                )
+            ),
+        ]
+        for row in section.rows
+    ]
+    head = [
+        cell for column in section.columns for cell in (f"{column.title}, %", "ZENITH is ahead by")
+    ]
+    return grid([f"{section.seeds} seeds", *head], rows) + "\n"
+
+
 def windows() -> str:
     """What ZENITH comes to with other windows."""
     from experiments.markdown import grid
@@ -374,6 +401,7 @@ TABLES = {
     "rivals_b": partial(rivals, "desk-b", "A"),
     "recommended": partial(rivals, "desk-b", "B"),
     "beyond": beyond,
+    "detected": detected,
     "windows": windows,
     "rates": rates,
     "cost": cost,
