@@ -311,7 +311,8 @@ def _warming(optimizer: Any, question: Question, steps: int) -> LinearLR | None:
     if not question.warm_up:
         return None
     if "lr" not in optimizer.param_groups[0]:
-        raise UserError(f"`--warm-up` needs a rate, of which {question.optimizer} has none")
+        said = f"of an optimizer with a rate for a scheduler to set, got {question.optimizer}"
+        raise UserError(f"`--warm-up` must be {said}")
     if question.warm_up > steps:
         raise UserError(f"`--warm-up` must be at most {steps}, all steps, got {question.warm_up}")
     return LinearLR(optimizer, 1e-3, total_iters=question.warm_up)

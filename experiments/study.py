@@ -23,6 +23,8 @@ DONE, FAILED, INTERRUPTED = 0, 2, 130
 def run(options: Namespace) -> int:
     """Make the runs that are not there yet, and report; return the exit code, 130 after Ctrl-C."""
     asked = cells(_checked(options.name, "table1"), options.scale, options.seeds)
+    if not asked:
+        raise UserError(f"`--scale` must be one that {options.name} has, got {options.scale}")
     if options.tasks:
         asked = _of(asked, options.tasks.split(","))
     _import_what_they_need(asked)

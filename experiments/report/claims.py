@@ -186,7 +186,8 @@ def _in_points(claim: Claim, test: Test) -> bool:
 
 def _shown(claim: Claim, test: Test, found: Effect) -> str:
     if test.order:
-        return f"ahead in {sum(each > 0 for each in test.differences)}"
+        ahead, behind = (sum(sign * each > 0 for each in test.differences) for sign in (1, -1))
+        return f"ahead in {ahead}, behind in {behind}"
     if claim.kind != "ratio":
         return shown(found)
     if isnan(found.low):

@@ -1,8 +1,10 @@
 """The claims of `results/claims.md` on detection and segmentation, section 4 of the paper."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from math import inf, log
+from statistics import fmean
 
 from experiments.records import Records
 from experiments.report.claims import (
@@ -16,7 +18,7 @@ from experiments.report.claims import (
     table,
 )
 from experiments.report.measures import final_loss
-from experiments.report.secondary import Found, against, measured, of_rates, on, times
+from experiments.report.secondary import Found, against, last_scale, measured, on, times
 from experiments.report.sections import Column, Section
 from experiments.report.statistics import ranks
 from experiments.report.summary import label
@@ -79,18 +81,56 @@ def _places(row: str, score: Measure, column: Column) -> list[float] | None:
     ]
 
 
-def _falling(run: Records, _: Column) -> float:
+def _fallen(run: Records, _: Column) -> float:
     return -final_loss(run)
 
 
-def _diverged(row: str, column: Column) -> list[float] | None:
-    runs = column.runs.get(row)
-    return None if runs is None else [float(run.outcome == "diverged") for run in runs.values()]
+def _least_scale(run: Records) -> float | None:
+    scales = [line["scale"] for line in run.steps if line.get("scale")]
+    return log(min(scales)) if scales else None
+
+
+def _of_each(row: str, number: Callable[[Records], float | None]) -> Found:
+    """A number of each run of a row, of those that diverge too."""
+
+    def found(column: Column) -> list[float] | None:
+        runs = column.runs.get(row)
+        numbers = None if runs is None else map(number, runs.values())
+        return None if numbers is None else [own for own in numbers if own is not None]
+
+    return found
+
+
+def _diverged(run: Records) -> float:
+    return float(run.outcome == "diverged")
+
+
+def _rates(run: Records) -> list[float]:
+    return [line["lr"] for line in run.steps if line.get("lr")]
+
+
+def _risen(run: Records) -> float | None:
+    """The logarithm of the last rate on record by the first."""
+    rates = _rates(run)
+    return log(rates[-1] / rates[0]) if rates else None
+
+
+def _falls(run: Records) -> float | None:
+    """At what share of the lines on record the rate is lower than at the one before."""
+    steps = [*pairwise(_rates(run))]
+    return fmean(later < rate for rate, later in steps) if steps else None
 
 
 _CLAIMS: list[Claim] = [
     *against("D1", "zenith", _BASELINES),
     *against("D2", "zenith", ("sgd", "sgd-cosine")),
+    *(
+        measured("D2", says, _each_task(_of_each("zenith", number)))
+        for says, number in (
+            ("ZENITH's factor at its least; 1 is a constant rate", _least_scale),
+            ("ZENITH's factor in the end", last_scale),
+        )
+    ),
     *(
         measured("D3", f"{label(row)}'s {unit} to SGD's mAP50 by ZENITH's", _sooner_than(row, unit))
         for unit in ("steps", "seconds")
@@ -99,7 +139,7 @@ _CLAIMS: list[Claim] = [
     measured(
         "D4",
         "the rank of PAL's last training loss; 1 is the lowest",
-        _each_task(partial(_places, "pal", _falling)),
+        _each_task(partial(_places, "pal", _fallen)),
         "plain",
     ),
     measured(
@@ -111,12 +151,18 @@ _CLAIMS: list[Claim] = [
     measured(
         "D5",
         "the share of D-Adaptation's runs that diverge",
-        _each_task(partial(_diverged, "d-adaptation")),
+        _each_task(_of_each("d-adaptation", _diverged)),
         "plain",
     ),
     measured(
         "D5",
-        "D-Adaptation's rate in the end by that at first",
-        _each_task(of_rates("d-adaptation", lambda rates: rates[-1] / rates[0])),
+        "the share of lines on record at which D-Adaptation's rate falls",
+        _each_task(_of_each("d-adaptation", _falls)),
+        "plain",
+    ),
+    measured(
+        "D5",
+        "D-Adaptation's last rate on record by the first",
+        _each_task(_of_each("d-adaptation", _risen)),
     ),
 ]

@@ -30,9 +30,8 @@ from experiments.report.summary import label
 
 __all__ = [
     "against",
+    "last_scale",
     "measured",
-    "of_rates",
-    "of_runs",
     "on",
     "secondary",
     "tested",
@@ -121,8 +120,8 @@ def times(column: Column, row: str, unit: str = "steps") -> dict[int, float]:
     return {seed: getattr(reach(run, target, column.measure), unit) for seed, run in runs}
 
 
-def of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
-    """Return a number of each run of a row that lasted, where any has it."""
+def _of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
+    """A number of each run of a row that lasted, where any has it."""
 
     def found(column: Column) -> list[float] | None:
         runs = [run for run in column.runs.get(row, {}).values() if run.outcome != "diverged"]
@@ -132,18 +131,18 @@ def of_runs(row: str, number: Callable[[Records], float | None]) -> Found:
     return found
 
 
-def of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
-    """Return the logarithm of a number that the rates of each run of a row come to."""
+def _of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
+    """The logarithm of a number that the rates of each run of a row come to."""
 
     def own(run: Records) -> float | None:
         rates = [line["lr"] for line in run.steps if line.get("lr")]
         return log(number(rates)) if rates else None
 
-    return of_runs(row, own)
+    return _of_runs(row, own)
 
 
-def _fallen(run: Records) -> float | None:
-    """The logarithm of the scale in the end."""
+def last_scale(run: Records) -> float | None:
+    """Return the logarithm of the scale in the end."""
     scale = run.steps[-1].get("scale") if run.steps else None
     return log(scale) if scale else None
 
@@ -279,10 +278,10 @@ _CLAIMS: list[Claim] = [
         _against_the_rivals(_sooner_than_the_soonest),
     ),
     *(
-        measured("S2", says, on(of_rates(row, number)))
+        measured("S2", says, on(_of_rates(row, number)))
         for says, row, number in (
             (
-                "ZENITH's rate in the end by that at first",
+                "ZENITH's last rate on record by the first",
                 "zenith",
                 lambda rates: rates[-1] / rates[0],
             ),
@@ -322,8 +321,10 @@ _CLAIMS: list[Claim] = [
         Claim("S7", f"L2 harms {label(row)}", compared(row, row, _worse, l2=(True, False)))
         for row in ("dowg", "d-adaptation")
     ),
-    measured("S8", "the mean norm in the end by the highest", on(of_runs("zenith", _fallen))),
-    measured("S8", "the noise's share of the squared norm", on(of_runs("zenith", _noisy)), "plain"),
+    measured("S8", "the mean norm in the end by the highest", on(_of_runs("zenith", last_scale))),
+    measured(
+        "S8", "the noise's share of the squared norm", on(_of_runs("zenith", _noisy)), "plain"
+    ),
     *(
         claim
         for first in ("zenith", "sgd", _COSINE)

@@ -45,9 +45,10 @@ the other runs of a task has no rank and is never bold.
 """
 _TABLE5_NOTE = """
 At desk scale that quarter is 3 evaluations of 12. The paper has one run of each, does not say at
-which evaluation its numbers are taken, and gives one time for both measures of a task. COCO's noise
-between seeds, some 0.3 points of AP, makes the difference of two single runs uncertain by 0.42:
-see `results/claims.md`.
+which evaluation its numbers are taken, and gives one time for both measures of a task; it prints
+numbers for D-Adaptation, of whose training it says that it ends with divergent gradients. COCO's
+noise between seeds, some 0.3 points of AP, makes the difference of two single runs uncertain by
+0.42: see `results/claims.md`.
 """
 _LEAD_NOTE = """
 The mean of the differences over the seeds that both have, positive where ZENITH is better, and its

@@ -16,16 +16,13 @@ from typing import Literal, NamedTuple
 from experiments.errors import UserError, explained
 from experiments.tasks.objects import (
     Record,
-    corners,
     names_only,
     short,
-    size_of,
     wrong_box,
     wrong_mask,
     wrong_names,
     wrong_points,
 )
-from experiments.terminal import say
 
 __all__ = ["Annotations", "Kind", "Record", "read"]
 
@@ -65,10 +62,6 @@ class Annotations(NamedTuple):
 
 def read(file: Path, folder: Path, kind: Kind) -> Annotations:
     """Return the annotations in a file.
-
-    A box of no area is none to learn: its annotation is left out, and named on stderr, for it has
-    been met in published files, and torchvision's own training drops it too. So is one that, cut at
-    the edges, measures less than a millionth of its image: mirrored in float32 it may have none.
 
     Args:
         file: of annotations, JSON.
@@ -119,8 +112,9 @@ def _checked(document: Record, empty: Annotations) -> Annotations:
     found = empty._replace(images=images, categories=dict(sorted(categories.items())))
     if wrong := wrong_names(found.keypoints):
         raise ValueError(f"category {next(iter(categories))}: {wrong}")
-    kept = [each for each in annotations.values() if _sound(each, found)]
-    return found._replace(annotations=kept)
+    for each in annotations.values():
+        _refuse(each, found)
+    return found._replace(annotations=list(annotations.values()))
 
 
 def _by_id(document: Record, name: str) -> dict[int, Record]:
@@ -139,8 +133,8 @@ def _by_id(document: Record, name: str) -> dict[int, Record]:
     return found
 
 
-def _sound(each: Record, beside: Annotations) -> bool:
-    """Whether an annotation is one to keep; what is wrong in it is raised."""
+def _refuse(each: Record, beside: Annotations) -> None:
+    """Raise what is wrong in an annotation."""
     said = f"annotation {each['id']}"
     for name, known in (("image_id", beside.images), ("category_id", beside.categories)):
         if type(each.get(name)) is not int or each[name] not in known:
@@ -148,20 +142,13 @@ def _sound(each: Record, beside: Annotations) -> bool:
     if each.get("iscrowd") not in (0, 1):
         raise ValueError(f"{said}: `iscrowd` must be 0 or 1, got {each.get('iscrowd')!r}")
     image = beside.images[each["image_id"]]
-    if wrong := wrong_box(each, image):
-        raise ValueError(f"{said}: {wrong}")
-    left, top, right, bottom = corners(each["bbox"], size_of(image))
-    if min((right - left) / image["width"], (bottom - top) / image["height"]) < 1e-6:
-        say(f"{beside.file}: {said}: left out, for its `bbox` has no area: {each['bbox']}")
-        return False
-    wrong = (
+    wrong = wrong_box(each, image) or (
         wrong_mask(each, image)
         if beside.kind == "instances"
         else wrong_points(each, len(beside.keypoints))
     )
     if wrong:
         raise ValueError(f"{said}: {wrong}")
-    return True
 
 
 def _complete(found: Annotations) -> None:

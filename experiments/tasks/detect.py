@@ -7,7 +7,8 @@ Section 4 of the paper names networks (Mask and Keypoint R-CNN, ResNet-50), data
 - **Networks.** Those of torchvision, as it has them by default.
 - **Images.** 7,393 batches of 16 are all 118,287 of `train2017`, with or without objects. A last
   batch that is not whole is filled with the first images of its epoch.
-- **Augmentation.** A flip of every other image, and the sizes that torchvision's networks draw.
+- **Augmentation.** A flip of an image in two, drawn for each; with keypoints, the sizes that
+  torchvision's network draws too (with masks it has but one).
 - **Epochs.** What a planned schedule ends with: 12, the `1x` of model zoos. Where a machine is too
   slow for that, the paper's hours end a run before.
 - **Evaluation.** An image at a time: in a batch, those beside it would change its padding.
@@ -28,6 +29,7 @@ from experiments.tasks import DETECTION, detectors, scenes
 from experiments.tasks.classify import mixed
 from experiments.tasks.coco import Annotations, Kind, Record, read
 from experiments.tasks.examples import Example, Seen
+from experiments.tasks.objects import short
 from experiments.tasks.pictures import loaded
 from experiments.tasks.precision import OWN, map50, records
 
@@ -50,6 +52,7 @@ class Row(NamedTuple):
         hours: of training, after which no further segment begins; None for as many as it takes.
         threads: of torch; None leaves as many as there are.
         workers: processes that read; 0 reads in this one. No batch depends on it.
+        longest: side of an image that the network takes, to which a longer one is made smaller.
         visible: whether images with fewer than 10 visible keypoints are left out of training.
     """
 
@@ -61,6 +64,7 @@ class Row(NamedTuple):
     hours: float | None = None
     threads: int | None = None
     workers: int = WORKERS
+    longest: int = detectors.LONGEST
     visible: bool = False
 
 
@@ -136,11 +140,19 @@ class Detect:
         """Return the mean average precision at an overlap of 0.5 on all test images, in percent."""
         device = next(model.parameters()).device
         found: list[Record] = []
-        keys = [(own, False) for own in self.test.images]
-        seen = Seen(self.test._replace(annotations=()))
-        for own, ((image, _),) in zip(self.test.images, self._read(seen, keys, 1), strict=True):
+        for own, image in zip(self.test.images, self.tests(), strict=True):
             found += records(self.test, own, model([image.to(device)])[0])
         return map50(self.test, found)
+
+    def tests(self) -> Iterator[Tensor]:
+        """Yield the test images, in their order.
+
+        Raises:
+            UserError: naming the file and the image, if one is not sound or of another size.
+        """
+        keys = [(own, False) for own in self.test.images]
+        seen = Seen(self.test._replace(annotations=()))
+        return (image for ((image, _),) in self._read(seen, keys, 1))
 
     def described(self) -> dict[str, Any]:
         """Return what a record says of the data and of how it is judged."""
@@ -174,18 +186,48 @@ def detect(
             raise UserError(f"`--data` must be a folder with {needed}, got {folder}")
         folder = scenes.made()
     train, test = (_part(folder, row, part) for part in ("train", "val"))
+    _alike(train, test)
     seen = Seen(train)
+    if not seen.packed:
+        raise UserError(f"{train.file}: must have an object to learn, with a box and no crowd")
     images = [own for own in train.images if not row.visible or seen.visible(own) >= VISIBLE]
+    if not images:
+        raise UserError(f"{train.file}: must have an image with {VISIBLE} visible keypoints")
     batch = batch or min(row.batch, len(images))
     if batch > len(images):
         raise UserError(f"`--batch-size` must be at most {len(images)}, all images, got {batch}")
     hours = None if epochs else row.hours
-    return Detect(name, seen, test, row, images, batch, epochs or row.epochs, hours, begin)
+    task = Detect(name, seen, test, row, images, batch, epochs or row.epochs, hours, begin)
+    for _ in task.tests():  # a bad one would end a run at its first evaluation
+        pass
+    return task
 
 
 def _part(folder: Path, row: Row, part: str) -> Annotations:
     file, pictures = row.files(part)
-    return read(folder / file, folder / pictures, row.kind)
+    found = read(folder / file, folder / pictures, row.kind)
+    for own, image in found.images.items():
+        side, other = image["width"], image["height"]
+        if max(side, other) >= row.longest * min(side, other):  # nothing of it would be left
+            rule = f"must have sides of which none is {row.longest} times the other"
+            raise UserError(f"{found.file}: image {own}: {rule}, got {side} x {other}")
+    return found
+
+
+def _alike(train: Annotations, test: Annotations) -> None:
+    """Refuse parts that do not mean the same by a number."""
+    for what, named in (("categories", _categories), ("keypoints", _keypoints)):
+        if named(train) != named(test):
+            rule = f"`{what}` must be those of {train.file}, {short(named(train))}"
+            raise UserError(f"{test.file}: {rule}, got {short(named(test))}")
+
+
+def _categories(part: Annotations) -> list[Any]:
+    return [[own, each.get("name")] for own, each in part.categories.items()]
+
+
+def _keypoints(part: Annotations) -> list[Any]:
+    return [*part.keypoints]
 
 
 def _of_coco(prefix: str, part: str) -> tuple[str, str]:
@@ -203,7 +245,8 @@ def _coco(kind: Kind, prefix: str, visible: bool = False) -> Row:
 
 
 def _scenes(kind: Kind) -> Row:
-    return Row(kind, partial(_of_scenes, kind), detectors.small, 8, 12, threads=1, workers=0)
+    files, longest = partial(_of_scenes, kind), detectors.SMALL
+    return Row(kind, files, detectors.small, 8, 12, threads=1, workers=0, longest=longest)
 
 
 ROWS = {

@@ -18,12 +18,14 @@ from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 from experiments.errors import UserError, explained
 from experiments.tasks.coco import Annotations
 
-__all__ = ["SCRATCH", "Weights", "paper", "small", "weights"]
+__all__ = ["LONGEST", "SCRATCH", "SMALL", "Weights", "paper", "small", "weights"]
 
+LONGEST = 1333  # pixels of a side that torchvision's detectors take by default
+SMALL = 96  # and these here
 SCRATCH = Path("none")  # in place of a file: begin with random weights
 _NUMBERS = {  # of a small detector: pixels, proposals and detections of an image
-    "min_size": 96,
-    "max_size": 96,
+    "min_size": SMALL,
+    "max_size": SMALL,
     "rpn_pre_nms_top_n_train": 200,
     "rpn_pre_nms_top_n_test": 100,
     "rpn_post_nms_top_n_train": 100,

@@ -14,8 +14,9 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from experiments.errors import UserError
 from experiments.tasks.coco import Annotations
-from experiments.tasks.objects import Record, corners, mirrored
+from experiments.tasks.objects import Record, corners, learnable, mirrored
 from experiments.tasks.pictures import opened
+from experiments.terminal import say
 
 __all__ = ["Example", "Seen", "Target", "drawing", "flipped", "pairs"]
 
@@ -26,16 +27,27 @@ Example = tuple[Tensor, Target]  # an image, and what is in it
 class Seen(Dataset[Any]):
     """Examples by the id of an image and whether it is mirrored; or what is wrong with one.
 
+    A crowd is not learnt, nor a box of no area, which is met in published files: it is named on
+    stderr. Both are there to be found when it comes to an evaluation, as COCO has it.
+
     What is in an image is kept packed: a worker that only counts references to millions of numbers
     would come to have a copy of each.
     """
 
     def __init__(self, source: Annotations) -> None:
         self.source = source._replace(annotations=())
-        learnt = (each for each in source.annotations if not each["iscrowd"])
+        learnt = (each for each in source.annotations if self._learnt(each))
         found = source._replace(annotations=list(learnt)).by_image
         self.packed = {own: pickle.dumps(each) for own, each in found.items()}
         self.pairs = pairs(source.keypoints)
+
+    def _learnt(self, each: Record) -> bool:
+        """Whether an annotation is one to learn."""
+        there = learnable(each["bbox"], self.source.images[each["image_id"]])
+        if not there:
+            said = f"left out of training, for its `bbox` has no area: {each['bbox']}"
+            say(f"{self.source.file}: annotation {each['id']}: {said}")
+        return there and not each["iscrowd"]
 
     def __getitem__(self, key: tuple[int, bool]) -> Any:
         """Return an image, float32 in 0..1, and its target; a `UserError` is for who asked."""

@@ -9,6 +9,7 @@ from typing import Any
 __all__ = [
     "Record",
     "corners",
+    "learnable",
     "mirrored",
     "names_only",
     "short",
@@ -22,6 +23,7 @@ __all__ = [
 Record = dict[str, Any]
 _SIDES = {"left": "right", "Left": "Right", "LEFT": "RIGHT"}
 _SIDES |= {right: left for left, right in _SIDES.items()}
+_SIDED = re.compile("left|right|(?<![a-z])[lr](?![a-z])", re.IGNORECASE)  # `l_eye` too
 
 
 def wrong_box(each: Record, image: Record) -> str:
@@ -103,7 +105,7 @@ def wrong_names(names: Sequence[str]) -> str:
         if names.count(name) > 1:
             return f"`keypoints` has {name!r} twice"
         other = mirrored(name)
-        if re.search("left|right", name, re.IGNORECASE) and (other == name or other not in names):
+        if _SIDED.search(name) and (other == name or other not in names):
             return (
                 f"`keypoints` must have left and right in pairs, as left_eye, right_eye: {name!r}"
             )
@@ -138,6 +140,17 @@ def corners(box: Sequence[float], size: Sequence[int]) -> list[float]:
     x, y, width, height = map(float, box)
     ends = ((x, size[1]), (y, size[0]), (x + width, size[1]), (y + height, size[0]))
     return [min(max(end, 0.0), float(side)) for end, side in ends]
+
+
+def learnable(box: Sequence[float], image: Record) -> bool:
+    """Whether a box has an area to learn.
+
+    One that, cut at the edges, measures less than a millionth of its image may have none when it is
+    mirrored in float32.
+    """
+    height, width = size_of(image)
+    left, top, right, bottom = corners(box, (height, width))
+    return min((right - left) / width, (bottom - top) / height) >= 1e-6
 
 
 def size_of(image: Record) -> list[int]:

@@ -67,7 +67,7 @@ def test_a_miss_of_the_loss_is_compared_by_order(tmp_path):
     ]
     found = table(tmp_path, runs, ("zenith", "sgd"))
     quick = found["P3", "ZENITH is faster than constant SGD"]
-    assert quick[:2] == ["7", "ahead in 0"]
+    assert quick[:2] == ["7", "ahead in 0, behind in 7"]
     assert quick[2] == "0.016"  # seven times slower, whatever the steps
     assert quick[4] == "contradicted here"
 

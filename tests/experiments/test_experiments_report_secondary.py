@@ -61,7 +61,7 @@ def test_where_a_rate_goes(tmp_path):
     runs = [trained(optimizer=name, steps=falling) for name in ("zenith", "d-adaptation", "sps")]
     runs.append(trained(optimizer="sps", seed=1, outcome="diverged", steps=falling))
     found = table(tmp_path, runs)
-    assert found["ZENITH's rate in the end by that at first"][2] == "x 0.50"
+    assert found["ZENITH's last rate on record by the first"][2] == "x 0.50"
     assert found["D-Adaptation's"][2] == "x 0.50"
     assert found["SPS' highest by 0.1"][1:3] == ["1", "x 2.00"]
     assert found["the mean norm in the end by the highest"][2] == "x 0.25"

@@ -119,7 +119,10 @@ def test_a_warm_up_lets_the_users_own_rate_rise(name, tmp_path, digits):
 
 
 def test_a_warm_up_needs_a_rate(digits):
-    with pytest.raises(UserError, match=r"^`--warm-up` needs a rate, of which gen has none$"):
+    with pytest.raises(
+        UserError,
+        match=r"^`--warm-up` must be of an optimizer with a rate for a scheduler to set, got gen$",
+    ):
         Run(digits, Question("gen", warm_up=10))
 
 

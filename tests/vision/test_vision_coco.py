@@ -126,6 +126,13 @@ def test_a_crowd_is_not_learnt_and_not_counted_as_missed(tmp_path):
     assert map50(source, found(source, rest)) == {"box_map50": 100, "mask_map50": 100}
 
 
+def test_an_object_of_no_area_counts_as_missed(tmp_path):
+    source = reading(write(tmp_path, changed(first(bbox=[4, 6, 20, 0]))), "instances")
+    rest = {own: BOXES[own] for own in (2, 4)}
+    # precision is 1 at the recalls 0, 0.01, ..., 0.66 of 101, and then 0
+    assert map50(source, found(source, rest))["box_map50"] == pytest.approx(6700 / 101)
+
+
 def test_what_an_example_is(source):
     image, target = Seen(source)[2, False]
     assert (image.shape, image.dtype) == ((3, HEIGHT, WIDTH), torch.float32)
@@ -298,6 +305,8 @@ UNPAIRED = [
     ("Left_eye", "right_eye"),
     ("left_eye", "right_ear"),
     ("lefteye", "tail"),
+    ("l_eye", "r_eye"),
+    ("eye-R", "eye-L"),
 ]
 KEYPOINTS = [
     (first(keypoints=[1, 2, 3]), "annotation 1: `keypoints` must be 3 of x, y, visibility (0, 1"),
@@ -365,12 +374,13 @@ def test_files_that_are_missing(whole, tmp_path):
 @pytest.mark.parametrize(
     "box", [[4, 6, 20, 0], [60, 10, 1e-7, 5], [63.9999999, 10, 1, 5], [-1, 10, 1 + 1e-7, 5]]
 )
-def test_a_box_of_no_area_is_left_out_and_named(box, tmp_path, capsys):
+def test_a_box_of_no_area_is_not_learnt_and_named_but_is_there_to_be_found(box, tmp_path, capsys):
     folder = write(tmp_path, changed(first(bbox=box)))
     source = reading(folder, "instances")
-    assert [each["id"] for each in source.annotations] == [2, 3]
+    assert [each["id"] for each in source.annotations] == [1, 2, 3]
+    assert [own in Seen(source).packed for own in (1, 2, 4)] == [False, True, True]
     said = capsys.readouterr().err
-    assert f"{source.file}: annotation 1: left out, for its `bbox` has no area" in said
+    assert f"{source.file}: annotation 1: left out of training, for its `bbox` has no area" in said
 
 
 def test_a_picture_that_cannot_be_read_or_has_another_size(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -223,6 +224,75 @@ def test_images_with_few_visible_keypoints_may_be_left_out(tmp_path, monkeypatch
     every = {"coco-keypoints": [1, 2, 3, 4], "coco-keypoints-visible": [2]}
     for name, expected in every.items():
         assert load(name, folder, weights=detectors.SCRATCH).images == expected
+
+
+def refused(folder, name="coco-instances"):
+    with pytest.raises(UserError) as caught:
+        load(name, folder, weights=detectors.SCRATCH if name in DETECTION else None)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_train_and_val_must_mean_the_same(tmp_path):
+    """Another id, and left and right the other way round: each would be scored as another."""
+    changes = {
+        "instances": lambda own: own | {"id": 8},
+        "person_keypoints": lambda own: own | {"keypoints": ["nose", "right_eye", "left_eye"]},
+    }
+    folder = write(tmp_path)
+    for prefix, change in changes.items():
+        file = folder / "annotations" / f"{prefix}_val2017.json"
+        content = json.loads(file.read_text())
+        content["categories"] = [change(own) for own in content["categories"]]
+        for each in content["annotations"]:
+            each["category_id"] = content["categories"][0]["id"]
+        file.write_text(json.dumps(content))
+    train = folder / "annotations" / "instances_train2017.json"
+    assert refused(folder) == (
+        f"{train.with_name('instances_val2017.json')}: `categories` must be those of {train}, "
+        '[[7, "cat"]], got [[8, "cat"]]'
+    )
+    said = refused(folder, "coco-keypoints")
+    assert "person_keypoints_val2017.json: `keypoints` must be those of " in said
+    assert said.endswith('["nose", "left_eye", "right_eye"], got ["nose", "right_eye", "left_eye"]')
+
+
+def test_there_must_be_something_to_learn(tmp_path):
+    def nothing(content):
+        wrong = ({"iscrowd": 1}, {"bbox": [4, 6, 0, 9]}, {"iscrowd": 1})
+        for each, more in zip(content["annotations"], wrong, strict=True):
+            each |= more
+
+    folder = write(tmp_path / "some")
+    assert refused(folder, "coco-keypoints-visible").endswith(
+        "person_keypoints_train2017.json: must have an image with 10 visible keypoints"
+    )
+    folder = write(tmp_path / "none", changed(nothing))
+    assert refused(folder).endswith(
+        "instances_train2017.json: must have an object to learn, with a box and no crowd"
+    )
+
+
+def test_an_image_that_would_be_made_to_nothing(folder, tmp_path):
+    """Of 97 x 1 pixels, which are to be 96 at the most."""
+    data = tmp_path / "scenes"
+    shutil.copytree(folder, data)
+    file = data / "annotations" / "instances_train.json"
+    content = json.loads(file.read_text())
+    image = content["images"][0]
+    image |= {"width": 97, "height": 1}
+    own = image["id"]
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] != own]
+    file.write_text(json.dumps(content))
+    rule = "must have sides of which none is 96 times the other, got 97 x 1"
+    assert refused(data, "scenes-instances") == f"{file}: image {own}: {rule}"
+
+
+def test_a_test_image_that_is_not_sound_is_found_before_the_first_step(tmp_path):
+    broken = write(tmp_path) / "val2017" / "000000000003.jpg"
+    broken.write_bytes(broken.read_bytes()[:-200])
+    said = refused(tmp_path)
+    assert said.startswith(f"{tmp_path}/annotations/instances_val2017.json: image 3: {broken}: ")
 
 
 def test_what_is_wrong_with_the_weights_is_one_line(tmp_path, weights):

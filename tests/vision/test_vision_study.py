@@ -1,9 +1,13 @@
 """Table 5 as a study: its runs, and its report at toy scale."""
 
+import shlex
+from pathlib import Path
+
 import pytest
 from _coco import write_shapes
 
-from experiments.__main__ import main
+from experiments.__main__ import _question as asked_for
+from experiments.__main__ import arguments, main
 from experiments.optimizers import OPTIMIZERS
 from experiments.records import paths
 from experiments.report.paper import TABLE5
@@ -11,6 +15,7 @@ from experiments.studies import LENGTHS, cells
 from experiments.tasks import DETECTION, SCENES, SCENES_TRAIN, scenes
 from experiments.tasks.detect import EVERY, ROWS
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["zenith", "sgd", "sgd-cosine", "pal", "gen", "cocob", "dog", "d-adaptation"]
 
 
@@ -20,6 +25,11 @@ def test_its_runs_are_those_of_the_paper_and_two_more_with_six_seeds():
         runs = [(task, name) for task in tasks for name in NAMES for _ in range(6)]
         assert [(cell.task, cell.question.name) for cell in asked] == runs
     assert {cell.question.log_every for cell in asked} == {617}  # four lines an evaluation
+
+
+def test_a_window_to_scale_is_as_large_a_part_of_an_epoch_as_500_of_cocos():
+    asked = {cell.question.name for cell in cells("table5-window", "desk")}
+    assert asked == {"zenith", "sgd", "sgd-cosine", "zenith,window=8"}  # 500 / 7393 * 125
 
 
 def test_lengths_are_those_of_the_tasks():
@@ -45,6 +55,24 @@ def test_the_papers_numbers_as_its_text_has_them():
         cells = [column[name] for column in TABLE5.values()]
         assert [cell.accuracy for cell in cells] == [boxes, points, others, masks]
         assert [cell.time for cell in cells] == [f"{first} h"] * 2 + [f"{second} h"] * 2
+
+
+def test_the_run_of_the_docs_is_one_of_the_studys():
+    text = (ROOT / "docs" / "experiments.md").read_text().replace("\\\n", "")
+    (line,) = (line for line in text.splitlines() if "run coco-keypoints" in line)
+    (study,) = (line for line in text.splitlines() if "study table5 --scale paper" in line)
+    asked = arguments(shlex.split(line)[3:])
+    question = asked_for(asked, {})
+    assert question in [cell.question for cell in cells("table5", "paper", 1)]
+    assert arguments(shlex.split(study)[3:]).out == asked.out
+
+
+def test_what_the_second_study_adds_is_shown_with_what_it_shares(folder):
+    own = ["--scale", "toy", "--seeds", "1"]
+    assert main(["report", str(folder), "--study", "table5-window", *own]) == 0
+    text = (folder / "reports" / "table5-window" / "report.md").read_text()
+    assert "- `scenes-keypoints/zenith,window=8,epochs=1`: 0 of 1 seeds" in text
+    assert "SGD + cosine" in text
 
 
 @pytest.fixture(scope="module")
