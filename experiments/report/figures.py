@@ -87,7 +87,8 @@ def schedule(section: Section) -> Figure:
     titled(norms, "(a) mean norm of the gradient", "iteration", "L2 norm")
     logarithmic(norms, "y")
     titled(rates, "(b) learning rate", "iteration", "learning rate")
-    for column, tint in tinted(section):
+    alike = [column._replace(several=False) for column, *_ in section.tasks]
+    for column, tint in tinted(section._replace(columns=alike)):
         runs = column.runs.get(section.reference or "", {})
         full = {seed: run._replace(steps=_full(run)) for seed, run in runs.items()}
         plot(norms, series(full, "steps", "mean"), color=tint, label=column.title)
