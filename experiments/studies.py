@@ -347,7 +347,7 @@ STUDIES = {
     "table5-window": Study(
         "Detection and segmentation with a window to scale",
         [Part(_detected_with_a_window_to_scale, _tasks(SCENES, (), SCENES), desk=3)],
-        shown=("comparison", "lead", "figure2", "figure3f", "details"),
+        shown=("comparison", "lead", "figure3f", "details"),
     ),
     "figure6": Study(
         "The window",

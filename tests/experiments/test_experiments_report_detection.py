@@ -60,9 +60,9 @@ def test_the_claims_by_hand(tmp_path):
     assert found["D1", "ZENITH against GeN", boxes] == ["none", *"---", "no number"]
     assert ("D1", "ZENITH against COCOB", boxes) not in found  # it was not asked for
     for unit in ("steps", "seconds"):
-        says = f"PAL's {unit} to SGD's mAP50 by ZENITH's"
+        says = f"ZENITH is sooner at SGD's mAP50 than PAL: its {unit} by ZENITH's"
         assert found["D3", says, boxes] == ["2", "x 2.00 [2.00, 2.00]", "-", "-", "measured"]
-        says = f"DoG's {unit} to SGD's mAP50 by ZENITH's"
+        says = f"ZENITH is sooner at SGD's mAP50 than DoG: its {unit} by ZENITH's"
         assert found["D3", says, boxes][1] == "ahead in 2, behind in 0"
         assert found["D3", says, points][1] == "x 1.00 [1.00, 1.00]"  # both at the first
     fallen = "the rank of PAL's last training loss; 1 is the lowest"
