@@ -40,6 +40,7 @@ _PANEL = (5.2, 3.9)  # inches, of 100 dots
 _LINE = 0.22  # inches, of a legend
 _DECADES = 3  # of an axis with ticks between them
 _WIDE = 3  # panels side by side, where their rows have no meaning of their own
+_NAMED = 2  # of the lines that end below what is shown; more are counted
 
 
 def panels(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
@@ -111,8 +112,8 @@ def zoomed(*across: Axes) -> None:
     """Let the axes of an accuracy begin, all alike, where the better ones can be told apart.
 
     That is a little more below the lower quartile of where the lines end than the top is above it.
-    The bands around them are in view too, as far as three times that. A panel says how many lines
-    end below it.
+    The bands around them are in view too, as far as three times that. A panel says which lines end
+    below it, or how many.
     """
     lines = {
         axes: [np.asarray(line.get_ydata(), np.float64) for line in axes.lines] for axes in across
@@ -131,8 +132,10 @@ def zoomed(*across: Axes) -> None:
     margin = (top - bottom) / 30
     for axes, own in lines.items():
         axes.set_ylim(bottom - margin, top + margin + 0.1)
-        if below := sum(line[-1] < bottom for line in own):
-            axes.text(0.99, 0.02, f"{below} below", transform=axes.transAxes, ha="right")
+        drawn = zip(axes.lines, own, strict=True)
+        if below := [str(line.get_label()) for line, values in drawn if values[-1] < bottom]:
+            named = ", ".join(below) if len(below) <= _NAMED else str(len(below))
+            axes.text(0.99, 0.02, f"{named} below", transform=axes.transAxes, ha="right")
 
 
 def logarithmic(axes: Axes, *sides: Literal["x", "y"]) -> None:

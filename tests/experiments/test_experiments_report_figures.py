@@ -202,7 +202,7 @@ def test_a_wide_band_is_in_view_as_far_as_it_goes_without_hiding_the_lines():
     assert (80, 84) < (low, high) < (81, 85)
 
 
-def test_what_lies_below_the_axis_is_counted():
+def test_what_lies_below_the_axis_is_named_or_counted():
     runs = [
         trained([level], optimizer=name)
         for name, level in (
@@ -214,9 +214,14 @@ def test_what_lies_below_the_axis_is_counted():
         )
     ]
     axes = FIGURES["figure1"].draw(section_of(*runs)).axes[1]
-    assert [text.get_text() for text in axes.texts] == ["1 below"]
+    assert [text.get_text() for text in axes.texts] == ["L4 below"]
     # The lower quartile is 87: 3 below the top, and 1 more; and a thirtieth of what is shown.
     assert axes.get_ylim()[0] == pytest.approx(83 - 7 / 30)
+    _, grid = panels(1, 1)
+    for level in (90.0, 90.0, 90.0, 90.0, 90.0, 90.0, 90.0, 90.0, 90.0, 10.0, 10.0, 10.0):
+        grid[0, 0].plot([1, 2], [level, level])
+    zoomed(grid[0, 0])
+    assert [text.get_text() for text in grid[0, 0].texts] == ["3 below"]
 
 
 def test_the_axis_has_the_spread_of_the_seeds():
