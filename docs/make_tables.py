@@ -188,24 +188,13 @@ def detected() -> str:
     from experiments.report.measures import headline
 
     section = of_study("table5")
-    rows = [
-        [
-            called(row),
-            *(
-                cell
-                for column in section.columns
-                for cell in (
-                    spread([*headlines(column, row).values()]),
-                    "" if row == "zenith" else less(column, "zenith", row, headline),
-                )
-            ),
-        ]
-        for row in section.rows
-    ]
-    head = [
-        cell for column in section.columns for cell in (f"{column.title}, %", "ZENITH is ahead by")
-    ]
-    return grid([f"{section.seeds} seeds", *head], rows) + "\n"
+    head, rows = [f"{section.seeds} seeds"], [[called(row)] for row in section.rows]
+    for column in section.columns:
+        head += [f"{column.title}, %", "ZENITH is ahead by"]
+        for row, cells in zip(section.rows, rows, strict=True):
+            ahead = "" if row == "zenith" else less(column, "zenith", row, headline)
+            cells += [spread([*headlines(column, row).values()]), ahead]
+    return grid(head, rows) + "\n"
 
 
 def windows() -> str:

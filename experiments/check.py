@@ -42,11 +42,7 @@ def run(options: Namespace) -> int:
     found = sound(paths(options.folder), ended=True)
     if not found:
         raise UserError(f"{options.folder}: holds no finished run")
-    missing = {path: _lacking(records.header) for path, records in found.items()}
-    if without := sorted({module for modules in missing.values() for module in modules}):
-        count = sum(map(bool, missing.values()))
-        say(f"{count} of {len(found)} runs left out: not installed: {', '.join(without)}")
-    there = sorted(path for path, modules in missing.items() if not modules)
+    there = _makeable(found)
     if not there:
         raise UserError(f"{options.folder}: holds no run that can be made with what is installed")
     kept = Random(options.seed).sample(there, min(options.sample, len(there)))
@@ -66,10 +62,17 @@ def run(options: Namespace) -> int:
     return DIFFERENT if any(_FAR in row for row in rows) else AGREED
 
 
+def _makeable(found: Mapping[Path, Records]) -> list[Path]:
+    """The runs that take nothing which is not installed; of the others it is said what that is."""
+    missing = {path: _lacking(records.header) for path, records in found.items()}
+    if without := sorted({module for modules in missing.values() for module in modules}):
+        count = sum(map(bool, missing.values()))
+        say(f"{count} of {len(found)} runs left out: not installed: {', '.join(without)}")
+    return sorted(path for path, modules in missing.items() if not modules)
+
+
 def _lacking(header: Record) -> list[str]:
-    """The modules that making a run would take and that are not installed."""
-    rival = OPTIMIZERS[header["optimizer"]].needs
-    return lacking([*tasks.needs(header["task"]), *([rival] if rival else [])])
+    return lacking(tasks.needs(header["task"]) + OPTIMIZERS[header["optimizer"]].needs)
 
 
 def _cell(header: Record) -> Cell:

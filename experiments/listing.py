@@ -80,7 +80,7 @@ def _options(recipe: Recipe) -> str:
 
 
 def _to_install(recipe: Recipe, packages: Mapping[str, str]) -> str:
-    missing = lacking([recipe.needs] if recipe.needs else [])
+    missing = lacking(recipe.needs)
     return "".join(f" (pip install {packages.get(module, module)})" for module in missing)
 
 

@@ -80,9 +80,9 @@ class Recipe(NamedTuple):
     horizon: bool = False
 
     @property
-    def needs(self) -> str | None:
-        """The module that `build` imports."""
-        return self.build.partition(":")[0] if isinstance(self.build, str) else None
+    def needs(self) -> tuple[str, ...]:
+        """The module that `build` imports, if it does."""
+        return (self.build.partition(":")[0],) if isinstance(self.build, str) else ()
 
     def chosen(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return those of the options that are not as by default."""

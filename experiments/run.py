@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from importlib import metadata
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim.lr_scheduler import LinearLR
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from experiments import parallel, probes
+from experiments import parallel, probes, tasks
 from experiments.errors import UserError
 from experiments.machine import cores, processor
 from experiments.optimizers import OPTIMIZERS, Recipe, Setting, recipe
@@ -358,8 +358,8 @@ def _made(device: torch.device) -> Record:
 
 def _versions() -> dict[str, str]:
     """Of the packages of rivals and data sets, as far as a run has imported them."""
-    rivals = {recipe.needs for recipe in OPTIMIZERS.values() if recipe.needs}
-    loaded = sorted((rivals | {"pycocotools", "timm", "torchvision"}) & sys.modules.keys())
+    needed = [*(own.needs for own in OPTIMIZERS.values()), *map(tasks.needs, tasks.NAMES)]
+    loaded = sorted({*chain.from_iterable(needed)} & sys.modules.keys())
     return {name: metadata.version(name) for name in map(_distribution, loaded)}
 
 

@@ -85,10 +85,11 @@ def _of(asked: Sequence[Cell], names: Sequence[str]) -> list[Cell]:
 
 def _import_what_they_need(asked: Sequence[Cell]) -> None:
     """Fail now, and not in the middle of a study, where a package is missing."""
-    modules = {recipe(c.question.optimizer, c.question.options).needs for c in asked}
+    recipes = (recipe(cell.question.optimizer, cell.question.options) for cell in asked)
+    modules = {module for own in recipes for module in own.needs}
     modules |= {"curvlinops" for cell in asked if "sharpness" in cell.question.probes}
-    for module in sorted(modules - {None}, key=str):
-        import_module(str(module))
+    for module in sorted(modules):
+        import_module(module)
 
 
 def _checked(name: str, *others: str) -> str:

@@ -13,12 +13,11 @@ from experiments.report.claims import (
     Test,
     Tests,
     accuracy,
-    differences,
     judged,
     table,
 )
 from experiments.report.measures import final_loss
-from experiments.report.secondary import Found, against, last_scale, measured, on, times
+from experiments.report.secondary import Found, against, last_scale, measured, on, rates, sooner
 from experiments.report.sections import Column, Section
 from experiments.report.statistics import ranks
 from experiments.report.summary import label
@@ -47,9 +46,7 @@ def _sooner_than(row: str, unit: str) -> Tests:
             there = row in column.runs and "zenith" in column.runs
             if not there or (unit == "seconds" and not column.timed(row)):
                 continue
-            ours, theirs = times(column, "zenith", unit), times(column, row, unit)
-            both = [(-log(ours[seed]), -log(theirs[seed])) for seed in ours if seed in theirs]
-            yield differences(column.title, both)
+            yield sooner(column, row, unit)
 
     return tests
 
@@ -94,9 +91,10 @@ def _of_each(row: str, number: Callable[[Records], float | None]) -> Found:
     """A number of each run of a row, of those that diverge too."""
 
     def found(column: Column) -> list[float] | None:
-        runs = column.runs.get(row)
-        numbers = None if runs is None else map(number, runs.values())
-        return None if numbers is None else [own for own in numbers if own is not None]
+        if row not in column.runs:
+            return None
+        numbers = map(number, column.runs[row].values())
+        return [own for own in numbers if own is not None]
 
     return found
 
@@ -105,19 +103,15 @@ def _diverged(run: Records) -> float:
     return float(run.outcome == "diverged")
 
 
-def _rates(run: Records) -> list[float]:
-    return [line["lr"] for line in run.steps if line.get("lr")]
-
-
 def _risen(run: Records) -> float | None:
     """The logarithm of the last rate on record by the first."""
-    rates = _rates(run)
-    return log(rates[-1] / rates[0]) if rates else None
+    found = rates(run)
+    return log(found[-1] / found[0]) if found else None
 
 
 def _falls(run: Records) -> float | None:
     """At what share of the lines on record the rate is lower than at the one before."""
-    steps = [*pairwise(_rates(run))]
+    steps = [*pairwise(rates(run))]
     return fmean(later < rate for rate, later in steps) if steps else None
 
 

@@ -87,12 +87,12 @@ def schedule(section: Section) -> Figure:
     titled(norms, "(a) mean norm of the gradient", "iteration", "L2 norm")
     logarithmic(norms, "y")
     titled(rates, "(b) learning rate", "iteration", "learning rate")
-    alike = [column._replace(several=False) for column, *_ in section.tasks]
-    for column, tint in tinted(section._replace(columns=alike)):
+    for column, tint in tinted([column for column, *_ in section.tasks]):
+        name = title(column.task, column.strength)
         runs = column.runs.get(section.reference or "", {})
         full = {seed: run._replace(steps=_full(run)) for seed, run in runs.items()}
-        plot(norms, series(full, "steps", "mean"), color=tint, label=column.title)
-        plot(rates, series(runs, "steps", "lr"), color=tint, label=column.title)
+        plot(norms, series(full, "steps", "mean"), color=tint, label=name)
+        plot(rates, series(runs, "steps", "lr"), color=tint, label=name)
     return figure
 
 

@@ -1,7 +1,7 @@
 """What the figures of a study are made of: panels, lines over the seeds, and one legend."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import ceil
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from experiments.records import Records
 from experiments.report.cells import unit
 from experiments.report.measures import spoken
 from experiments.report.picture import curve
-from experiments.report.sections import Column, Section
+from experiments.report.sections import Column
 from experiments.report.style import colour, dash, shades
 from experiments.report.summary import label
 
@@ -97,9 +97,9 @@ def series(
     return (along.x if x == "step" else curve(lines, "step", x).mean), along.mean
 
 
-def tinted(section: Section) -> Iterator[tuple[Column, Any]]:
-    """Yield each task with a colour of its own."""
-    yield from zip(section.columns, shades(len(section.columns), "turbo"), strict=True)
+def tinted(columns: Sequence[Column]) -> Iterator[tuple[Column, Any]]:
+    """Yield each with a colour of its own."""
+    yield from zip(columns, shades(len(columns), "turbo"), strict=True)
 
 
 def plot(axes: Axes, line: Line, **style: Any) -> None:

@@ -33,7 +33,9 @@ __all__ = [
     "last_scale",
     "measured",
     "on",
+    "rates",
     "secondary",
+    "sooner",
     "tested",
     "times",
     "windows",
@@ -96,9 +98,14 @@ def _sooner_than_the_soonest(column: Column) -> Test:
     soonest = _best_rival(_soonness, column)
     if soonest is None:
         return Test(column.title, [])
-    ours, theirs = times(column, "zenith"), times(column, soonest)
+    return sooner(column, soonest)._replace(title=f"{column.title}: {label(soonest)}")
+
+
+def sooner(column: Column, than: str, unit: str = "steps") -> Test:
+    """Return how much sooner than a row ZENITH is at the target of a column: see `times`."""
+    ours, theirs = times(column, "zenith", unit), times(column, than, unit)
     both = [(-log(ours[seed]), -log(theirs[seed])) for seed in ours if seed in theirs]
-    return differences(f"{column.title}: {label(soonest)}", both)
+    return differences(column.title, both)
 
 
 def _soonness(column: Column, row: str) -> tuple[float, float]:
@@ -135,10 +142,15 @@ def _of_rates(row: str, number: Callable[[Sequence[float]], float]) -> Found:
     """The logarithm of a number that the rates of each run of a row come to."""
 
     def own(run: Records) -> float | None:
-        rates = [line["lr"] for line in run.steps if line.get("lr")]
-        return log(number(rates)) if rates else None
+        found = rates(run)
+        return log(number(found)) if found else None
 
     return _of_runs(row, own)
+
+
+def rates(run: Records) -> list[float]:
+    """Return the rates on record."""
+    return [line["lr"] for line in run.steps if line.get("lr")]
 
 
 def last_scale(run: Records) -> float | None:
@@ -283,11 +295,11 @@ _CLAIMS: list[Claim] = [
             (
                 "ZENITH's last rate on record by the first",
                 "zenith",
-                lambda rates: rates[-1] / rates[0],
+                lambda own: own[-1] / own[0],
             ),
-            ("D-Adaptation's", "d-adaptation", lambda rates: rates[-1] / rates[0]),
-            ("SPS' highest by 0.1", "sps", lambda rates: max(rates) / 0.1),
-            ("ALI-G's", "ali-g", lambda rates: max(rates) / 0.1),
+            ("D-Adaptation's", "d-adaptation", lambda own: own[-1] / own[0]),
+            ("SPS' highest by 0.1", "sps", lambda own: max(own) / 0.1),
+            ("ALI-G's", "ali-g", lambda own: max(own) / 0.1),
         )
     ),
     *(

@@ -39,7 +39,7 @@ def sharpness(section: Section) -> Figure:
         titled(below, f"(b) {when}", "learning rate", "accuracy, % of the task's best")
         logarithmic(above, "x", "y")
         logarithmic(below, "x")
-        for column, tint in tinted(section):
+        for column, tint in tinted(section.columns):
             style = {"color": tint, "label": column.title, "marker": "o", "linestyle": "none"}
             rows = _groups(column, "lr").get("sgd", {})
             found = {row: (rate, *_at(column, row, loss)) for rate, row in rows.items()}

@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,7 +217,7 @@ def _part(folder: Path, row: Row, part: str) -> Annotations:
 
 def _alike(train: Annotations, test: Annotations) -> None:
     """Refuse parts that do not mean the same by a number."""
-    for what, named in (("categories", _categories), ("keypoints", _keypoints)):
+    for what, named in (("categories", _categories), ("keypoints", attrgetter("keypoints"))):
         if named(train) != named(test):
             rule = f"`{what}` must be those of {train.file}, {short(named(train))}"
             raise UserError(f"{test.file}: {rule}, got {short(named(test))}")
@@ -224,10 +225,6 @@ def _alike(train: Annotations, test: Annotations) -> None:
 
 def _categories(part: Annotations) -> list[Any]:
     return [[own, each.get("name")] for own, each in part.categories.items()]
-
-
-def _keypoints(part: Annotations) -> list[Any]:
-    return [*part.keypoints]
 
 
 def _of_coco(prefix: str, part: str) -> tuple[str, str]:

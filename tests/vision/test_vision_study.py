@@ -97,9 +97,8 @@ def test_the_report_is_table_5_beside_the_papers(folder):
     printed = ["81.3 (13.2 h)", "84.2 (13.2 h)", "59.3 (14.5 h)", "56.0 (14.5 h)"]
     assert rows[0][0] == "ZENITH, epochs=1"
     assert rows[0][6:] == printed
-    assert (
-        "None of these runs is one that a claim is about." in text
-    )  # an epoch is not their length
+    # An epoch is not their length.
+    assert "None of these runs is one that a claim is about." in text
     assert "Nothing: every run is there and has ended." in text
     for picture in ("figure5.png", "figure3f.png"):
         assert (folder / "reports" / "table5" / picture).stat().st_size > 10_000
